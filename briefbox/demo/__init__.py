@@ -1,0 +1,1 @@
+"""Sample emails for the demo."""

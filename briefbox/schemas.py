@@ -1,0 +1,232 @@
+"""What crosses the border between two stages: small frozen values, no tables, no dicts.
+
+`Email` in these names is one stored mail; `Brief` is what the model says about it.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Priority(StrEnum):
+    """The help-desk set, most urgent first."""
+
+    URGENT = "urgent"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+PRIORITIES: tuple[str, ...] = tuple(p.value for p in Priority)
+
+# The fields of a brief that an agent can correct, in the order in which they are written.
+BriefField = Literal["priority", "category", "headline", "summary"]
+BRIEF_FIELDS: tuple[BriefField, ...] = ("priority", "category", "headline", "summary")
+
+
+class EmailKind(StrEnum):
+    """What sort of mail it is; only customer mail is briefed."""
+
+    CUSTOMER = "customer"
+    AUTO_REPLY = "auto-reply"
+    BOUNCE = "bounce"
+    NEWSLETTER = "newsletter"
+
+
+class LedgerState(StrEnum):
+    """Where a message that the server has shown us ended. Exactly one of these, always."""
+
+    QUEUED = "queued"  # an email in the agent queue
+    SIGHTING = "sighting"  # the same bytes are already held; linked to that email
+    SKIPPED = "skipped"  # stored, not for the agents, with its reason
+    DEAD = "dead"  # a dead letter with its reason, and its bytes if the server gave them
+    GONE = "gone"  # listed by the server and then withdrawn before we received it
+
+
+class WorkState(StrEnum):
+    """Where the briefing of an email stands."""
+
+    NONE = "none"  # not to be briefed (auto-reply, bounce, newsletter)
+    WAITING = "waiting"
+    RUNNING = "running"  # leased by a worker
+    DONE = "done"
+    DEAD = "dead"  # gave up; a dead letter says why
+
+
+class Frozen(BaseModel):
+    """Base of values that are stored as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Address(Frozen):
+    """A mail address with its display name ("" where there is none)."""
+
+    name: str = ""
+    address: str = ""
+
+
+class Attachment(Frozen):
+    """An attached file as listed to people; `size` is in decoded bytes."""
+
+    name: str
+    type: str
+    size: int
+
+
+class ParsedEmail(Frozen):
+    """What we make of the raw bytes. All text is free of NUL and lone surrogates."""
+
+    subject: str = ""
+    sender: Address = Address()
+    to: tuple[Address, ...] = ()
+    sent_at: datetime | None = None  # the Date header, UTC
+    message_id: str = ""  # without angle brackets; "" where there is none
+    in_reply_to: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    kind: EmailKind = EmailKind.CUSTOMER
+    kind_reason: str = ""
+    text: str = ""  # all visible text
+    reply: str = ""  # the new part: without quoted history
+    attachments: tuple[Attachment, ...] = ()
+    hidden_text: bool = False  # HTML held text that a person would not see; it was left out
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedEmail:
+    """One message as the mailbox server gave it. `raw` is None when it was listed but not given."""
+
+    uid: int
+    raw: bytes | None
+    size: int | None = None
+    internal_date: datetime | None = None  # UTC
+    problem: str = ""  # why raw is None: "gone", or a sentence
+
+
+class Category(Frozen):
+    """One of the admin's categories."""
+
+    name: str
+    description: str = ""
+
+
+class BriefRequest(Frozen):
+    """All that the model may know about one email: one customer's text and the allowed labels.
+
+    Stored beside the brief, so that training sees exactly what the model saw.
+    """
+
+    subject: str
+    sender: str
+    text: str  # the newest customer message; quoted history trimmed
+    categories: tuple[Category, ...]
+
+
+class LabelScore(Frozen):
+    """A label chosen from a closed set: probabilities over the whole set, summing to 1."""
+
+    label: str
+    confidence: float
+    scores: dict[str, float]
+
+
+class Provenance(Frozen):
+    """What made a brief. `adapter` is "" for the bare base model; seconds are this email's share of its batch."""
+
+    engine: str
+    base_model: str
+    adapter: str = ""
+    prompt_version: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+    batch_size: int = 1
+    device: str = ""
+
+
+class Brief(Frozen):
+    """What the model says about an email."""
+
+    headline: str
+    summary: str
+    priority: LabelScore
+    category: LabelScore
+    cut: bool = False  # the email was longer than the model was given
+    provenance: Provenance
+
+
+class ExampleOutput(Frozen):
+    """The target of training: the brief after the agent. A missing field is left out of the loss."""
+
+    priority: str | None = None
+    category: str | None = None
+    headline: str | None = None
+    summary: str | None = None
+
+
+class Example(Frozen):
+    """One JSONL line of a dataset (schema 1)."""
+
+    schema_version: Literal[1] = 1
+    id: str
+    input: BriefRequest
+    output: ExampleOutput
+    model_output: ExampleOutput
+    changed: tuple[BriefField, ...] = ()
+    strength: Literal["corrected", "confirmed", "finished"]
+    conversation: str  # key for splitting; not the row id of another system
+    sender: str  # salted hash of the customer's address
+    corrections: tuple[int, ...] = ()
+    confirmations: tuple[int, ...] = ()
+    adapter: str = ""
+    prompt_version: str = ""
+    created_at: datetime
+
+
+class AdapterCard(Frozen):
+    """The JSON file beside an adapter's weights: everything needed to judge and load it."""
+
+    format: Literal["briefbox-adapter-1"] = "briefbox-adapter-1"
+    name: str
+    base_model: str
+    base_sha256: str
+    weights_sha256: str
+    prompt_version: str
+    dataset: str
+    dataset_hash: str
+    num_examples: int
+    method: str = "lora"
+    settings: dict[str, Any] = Field(default_factory=dict)
+    scores: dict[str, float] = Field(default_factory=dict)
+    created_at: datetime
+
+
+@dataclass(slots=True)
+class TrainingProgress:
+    """A sign of life of a training run."""
+
+    step: int
+    total_steps: int
+    loss: float | None = None
+    seconds: float = 0.0
+
+
+class ProgressCallback(Protocol):
+    """Called between steps. Raising stops the run (LeaseLostError when another process took it over)."""
+
+    def __call__(self, progress: TrainingProgress, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStatus:
+    """What SELECT said about a folder."""
+
+    uidvalidity: int
+    exists: int
+    uidnext: int | None = None
+    highest_modseq: int | None = None
+    flags: tuple[str, ...] = field(default=())

@@ -1,0 +1,303 @@
+"""Settings: typed, read once from the environment, refused at start when wrong.
+
+Every setting is an environment variable with the prefix BRIEFBOX_. Any of them may instead be
+read from a file named by the same variable with _FILE appended (the way to pass secrets).
+The full list with meanings is docs/configuration.md.
+"""
+
+import os
+from functools import cached_property, lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from briefbox.errors import SettingsError
+
+PREFIX = "BRIEFBOX_"
+PACKAGED_MODEL = "packaged"
+
+# A unix socket's path is limited to 107 bytes on Linux.
+MAX_SOCKET_PATH = 100
+
+
+def default_data_dir() -> Path:
+    """Where everything lives unless BRIEFBOX_DATA_DIR says otherwise (XDG base directory)."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "briefbox"
+
+
+class Settings(BaseSettings):
+    """One frozen object with every setting."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    # --- where things live
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        description="Folder for the embedded database, the secret key, the embedded Valkey, converted base models, datasets and adapters.",
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL address, for example postgresql://user:password@host/briefbox. Without it: SQLite in the data folder.",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="Redis or Valkey address, for example redis://host:6379/0. Without it: an embedded Valkey that `briefbox up` starts.",
+    )
+    secret_key: SecretStr | None = Field(
+        default=None,
+        description="Key that encrypts mailbox passwords (Fernet: 32 bytes in url-safe base64). Without it: secret.key in the data folder, made at first start.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="How much is logged."
+    )
+
+    # --- ingest
+    reconcile_seconds: Annotated[float, Field(ge=0.2, le=86400)] = Field(
+        default=60,
+        description="How often every folder is compared with its cursor, whether or not the server announced anything.",
+    )
+    idle_seconds: Annotated[float, Field(ge=1, le=1500)] = Field(
+        default=30, description="Longest single IDLE before it is renewed."
+    )
+    imap_timeout_seconds: Annotated[float, Field(ge=1, le=600)] = Field(
+        default=30, description="Network timeout of every IMAP command."
+    )
+    fetch_batch: Annotated[int, Field(ge=1, le=500)] = Field(
+        default=50, description="Most emails fetched and committed in one transaction."
+    )
+    fetch_batch_bytes: Annotated[int, Field(ge=1_000_000)] = Field(
+        default=32_000_000, description="Most bytes fetched in one batch, by the sizes the server states."
+    )
+    max_email_bytes: Annotated[int, Field(ge=10_000)] = Field(
+        default=25_000_000,
+        description="Larger emails become a dead letter with the reason instead of being fetched.",
+    )
+    mailbox_lease_seconds: Annotated[float, Field(ge=2, le=3600)] = Field(
+        default=60,
+        description="How long a poller owns a mailbox without a sign of life before another may take it over.",
+    )
+
+    # --- models
+    engine: Literal["transformers", "fake"] = Field(
+        default="transformers",
+        description="What writes briefs. `fake` needs no weights and is for tests and dry runs.",
+    )
+    base_model: str = Field(
+        default=PACKAGED_MODEL,
+        description="`packaged` (SmolLM2-135M-Instruct, comes with the installation) or a folder with a causal language model in safetensors.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where the model runs; auto takes CUDA where it is there."
+    )
+    batch_size: Annotated[int, Field(ge=1, le=512)] = Field(
+        default=8, description="Most emails briefed in one batch."
+    )
+    max_email_tokens: Annotated[int, Field(ge=64, le=100_000)] = Field(
+        default=700, description="Most tokens of email text the model reads; the rest is cut, visibly."
+    )
+    max_headline_tokens: Annotated[int, Field(ge=4, le=200)] = Field(
+        default=20, description="Most tokens of a headline."
+    )
+    max_summary_tokens: Annotated[int, Field(ge=8, le=1000)] = Field(
+        default=64, description="Most tokens of a summary."
+    )
+    needs_human_below: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.4, description="A label whose confidence is lower is marked `needs a human`."
+    )
+
+    # --- queue and workers
+    lease_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
+        default=120,
+        description="How long a worker owns a batch without a sign of life before another may take it.",
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=3,
+        description="Attempts (process deaths or errors) before an email is parked as a dead letter.",
+    )
+    sweep_seconds: Annotated[float, Field(ge=0.2, le=600)] = Field(
+        default=5, description="How often overdue work is offered again."
+    )
+
+    # --- training
+    lora_rank: Annotated[int, Field(ge=1, le=256)] = Field(default=8, description="Rank of LoRA adapters.")
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1e-3, description="Peak learning rate of fine-tuning."
+    )
+    epochs: Annotated[float, Field(gt=0, le=100)] = Field(default=2, description="Passes over the dataset.")
+    train_batch_size: Annotated[int, Field(ge=1, le=512)] = Field(
+        default=4, description="Examples per step of fine-tuning."
+    )
+    training_lease_seconds: Annotated[float, Field(ge=5, le=3600)] = Field(
+        default=60,
+        description="How long a training run may give no sign of life before it is taken up again.",
+    )
+
+    # --- desk
+    desk_host: str = Field(default="127.0.0.1", description="Address the desk listens on.")
+    desk_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8025, description="Port the desk listens on."
+    )
+    desk_url: str | None = Field(
+        default=None,
+        description="Address under which people reach the desk, for links. Without it: made of host and port.",
+    )
+    session_hours: Annotated[float, Field(gt=0, le=24 * 90)] = Field(
+        default=12, description="How long a sign-in lasts."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then BRIEFBOX_X, then the file named by BRIEFBOX_X_FILE."""
+        return init_settings, env_settings, _SecretFiles(settings_cls)
+
+    @model_validator(mode="after")
+    def _check_addresses(self) -> Self:
+        if self.database_url and not self.database_url.get_secret_value().startswith(
+            ("postgresql://", "postgres://", "postgresql+psycopg://", "sqlite:///")
+        ):
+            raise ValueError(
+                "database_url: starts with none of postgresql:// or sqlite:///; an example is postgresql://user:password@host/briefbox"
+            )
+        if self.redis_url and not self.redis_url.get_secret_value().startswith(
+            ("redis://", "rediss://", "redis+socket://")
+        ):
+            raise ValueError(
+                "redis_url: starts with none of redis://, rediss:// or redis+socket://; an example is redis://host:6379/0"
+            )
+        return self
+
+    @cached_property
+    def database_address(self) -> str:
+        """The SQLAlchemy address of the database in use."""
+        if self.database_url is None:
+            return f"sqlite:///{self.data_dir / 'briefbox.db'}"
+        url = self.database_url.get_secret_value()
+        for scheme in ("postgresql://", "postgres://"):
+            if url.startswith(scheme):
+                return "postgresql+psycopg://" + url.removeprefix(scheme)
+        return url
+
+    @property
+    def embedded_redis(self) -> bool:
+        """Whether `briefbox up` has to start Valkey itself."""
+        return self.redis_url is None
+
+    @cached_property
+    def valkey_socket(self) -> Path:
+        """Unix socket of the embedded Valkey: in the data folder, or in the temporary folder where that path is too long."""
+        path = self.data_dir.absolute() / "valkey" / "valkey.sock"
+        if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+            return path
+        name = sha256(os.fsencode(path)).hexdigest()[:16]
+        return (
+            Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/briefbox-{os.getuid()}") / name / "valkey.sock"
+        )
+
+    @cached_property
+    def redis_address(self) -> str:
+        """The broker address for Celery."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        return f"redis+socket://{self.valkey_socket}?virtual_host=0"
+
+    @cached_property
+    def desk_address(self) -> str:
+        """The address printed in links, without a slash at its end."""
+        return (self.desk_url or f"http://{self.desk_host}:{self.desk_port}").rstrip("/")
+
+    def ensure_data_dir(self) -> Path:
+        """Make the data folder (mode 0700) and prove that it can be written.
+
+        Raises SettingsError naming BRIEFBOX_DATA_DIR when it cannot.
+        """
+        probe = self.data_dir / f".write-test-{os.getpid()}"
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise SettingsError(
+                f"The data folder {self.data_dir} cannot be written ({error.strerror}). Make it writable for this user or set {PREFIX}DATA_DIR to a folder that is."
+            ) from error
+        return self.data_dir
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Reads BRIEFBOX_X from the file named by BRIEFBOX_X_FILE."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        variable = f"{PREFIX}{field_name.upper()}_FILE"
+        path = os.environ.get(variable)
+        if not path:
+            return None, field_name, False
+        try:
+            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            # A named but unreadable file must stop the start: falling back to a default would hide the mistake.
+            raise SettingsError(
+                f"{variable} names {path}, which cannot be read ({error}). Expected a text file that this user may read."
+            ) from error
+
+    def __call__(self) -> dict[str, Any]:
+        values = {
+            name: self.get_field_value(field, name)[0]
+            for name, field in self.settings_cls.model_fields.items()
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment; `overrides` win over it.
+
+    Raises SettingsError with one sentence that names the variable and the fix.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read at the first call."""
+    return load_settings()
+
+
+def _sentence(error: ValidationError) -> str:
+    """Turn pydantic's first complaint into one sentence for the person who set the variable."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["loc"]:
+        name = str(first["loc"][0])
+    else:
+        name, _, message = message.partition(": ")
+    field = Settings.model_fields.get(name)
+    found = os.environ.get(f"{PREFIX}{name.upper()}")
+    secret = name in {"secret_key", "database_url", "redis_url"}
+    shown = (
+        ""
+        if found is None
+        else " is set to a value that cannot be used"
+        if secret
+        else f"={found!r} cannot be used"
+    )
+    default = (
+        ""
+        if field is None or field.default is None or field.is_required()
+        else f" The default is {field.default!r}."
+    )
+    return f"{PREFIX}{name.upper()}{shown}: {message}.{default} See docs/configuration.md."

@@ -1,0 +1,1 @@
+"""The agent queue and the admin pages, server-rendered."""

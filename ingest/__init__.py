@@ -1,0 +1,1 @@
+"""Mailbox to database and queue: everything that talks IMAP or reads email bytes."""

@@ -1,0 +1,1 @@
+"""Corrections to adapter: harvest, fine-tuning, promotion."""
