@@ -9,6 +9,7 @@ import os
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -203,9 +204,9 @@ class Settings(BaseSettings):
         if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
             return path
         name = sha256(os.fsencode(path)).hexdigest()[:16]
-        return (
-            Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/briefbox-{os.getuid()}") / name / "valkey.sock"
-        )
+        # gettempdir() is shared by all users: the server makes its folder with mode 0700 and refuses one it does not own.
+        folder = os.environ.get("XDG_RUNTIME_DIR") or f"{gettempdir()}/briefbox-{os.getuid()}"
+        return Path(folder) / name / "valkey.sock"
 
     @cached_property
     def redis_address(self) -> str:

@@ -1,0 +1,461 @@
+"""The tables, in the order of the flow: mailbox, ledger, email, conversation, brief, correction, training.
+
+Rules that the tables themselves keep:
+
+- one ledger row for each (mailbox, folder, uidvalidity, uid);
+- one email for each (mailbox, sha256 of its bytes); a Message-ID is a hint, never an identity;
+- one brief for each (email, engine, base model, adapter, prompt version);
+- one correction for each (conversation, agent, idempotency key);
+- at most one champion adapter, at most one open training run for a dataset and method.
+
+Times are UTC. A lease is three columns (owner, token, until): who works on the row, the fencing
+token that its writes must carry, and until when nobody else may take it.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, LargeBinary, SQLModel
+
+
+# Named constraints can be changed by later migrations, on SQLite too.
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime; SQLite, which has no time zones, stores it naive."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive values: their meaning would depend on the machine."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive datetime {value!r}; expected an aware one")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give every value back as aware UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _when(*, nullable: bool = False, index: bool = False) -> Any:
+    column: Column[datetime] = Column(UTCDateTime(), nullable=nullable, index=index)
+    return Field(default=None, sa_column=column) if nullable else Field(sa_column=column)
+
+
+def _json(default: type[list[Any]] | type[dict[str, Any]]) -> Any:
+    return Field(default_factory=default, sa_column=Column(JSON, nullable=False))
+
+
+def _text() -> Any:
+    return Field(default="", sa_column=Column(Text, nullable=False, default=""))
+
+
+def _reference(target: str, *, nullable: bool = False, index: bool = True) -> Any:
+    if nullable:
+        return Field(default=None, sa_column=Column(ForeignKey(target), nullable=True, index=index))
+    return Field(sa_column=Column(ForeignKey(target), nullable=False, index=index))
+
+
+# --- people
+
+
+class User(SQLModel, table=True):
+    """A person who signs in. `password_hash` is argon2id, empty until the one-time link was used."""
+
+    __tablename__ = "users"
+    id: int = Field(default=None, primary_key=True)
+    email: str = Field(unique=True)
+    name: str = ""
+    role: str = "agent"  # agent or admin
+    password_hash: str = ""
+    created_at: datetime = _when()
+    disabled_at: datetime | None = _when(nullable=True)
+
+
+class SignInLink(SQLModel, table=True):
+    """A one-time link to set a password or to sign in. Only the token's sha256 is stored."""
+
+    __tablename__ = "sign_in_links"
+    id: int = Field(default=None, primary_key=True)
+    user_id: int = _reference("users.id")
+    token_hash: str = Field(unique=True)
+    expires_at: datetime = _when()
+    used_at: datetime | None = _when(nullable=True)
+
+
+class LoginSession(SQLModel, table=True):
+    """A signed-in browser. Only the cookie's sha256 is stored."""
+
+    __tablename__ = "login_sessions"
+    id: int = Field(default=None, primary_key=True)
+    user_id: int = _reference("users.id")
+    token_hash: str = Field(unique=True)
+    created_at: datetime = _when()
+    expires_at: datetime = _when()
+
+
+class LoginFailure(SQLModel, table=True):
+    """A failed sign-in, counted for throttling. Kept in the database so that a flushed Redis changes nothing."""
+
+    __tablename__ = "login_failures"
+    id: int = Field(default=None, primary_key=True)
+    key: str = Field(index=True)  # "account:..." or "address:..."
+    at: datetime = _when(index=True)
+
+
+class AuditEntry(SQLModel, table=True):
+    """Who did what. Append-only; each row's hash covers the row before it."""
+
+    __tablename__ = "audit"
+    id: int = Field(default=None, primary_key=True)
+    at: datetime = _when()
+    actor: str  # a user's address, or "cli", "poller"...
+    action: str
+    object: str = ""
+    detail: dict[str, Any] = _json(dict)
+    previous_hash: str = ""
+    hash: str = ""
+
+
+# --- mailbox and ledger
+
+
+class Mailbox(SQLModel, table=True):
+    """A support inbox that we read and never change. One poller at a time, by lease."""
+
+    __tablename__ = "mailboxes"
+    id: int = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    address: str
+    host: str
+    port: int
+    security: str = "tls"  # tls, starttls or none
+    username: str
+    password_encrypted: str = _text()
+    ca_file: str = ""
+    folders: list[str] = _json(list)
+    start_at: str = "now"  # all or now: where a folder begins when it is first seen
+    created_at: datetime = _when()
+    paused_at: datetime | None = _when(nullable=True)
+    last_success_at: datetime | None = _when(nullable=True)
+    last_error: str = _text()
+    last_error_at: datetime | None = _when(nullable=True)
+    lease_owner: str = ""
+    lease_token: str = ""
+    lease_until: datetime | None = _when(nullable=True)
+
+
+class FolderCursor(SQLModel, table=True):
+    """How far one (folder, UIDVALIDITY) has been read. A new UIDVALIDITY is a new row; the old one stays."""
+
+    __tablename__ = "folder_cursors"
+    __table_args__ = (UniqueConstraint("mailbox_id", "folder", "uidvalidity"),)
+    id: int = Field(default=None, primary_key=True)
+    mailbox_id: int = _reference("mailboxes.id")
+    folder: str
+    uidvalidity: int = Field(sa_type=BigInteger)
+    current: bool = True
+    first_uid: int = Field(default=0, sa_type=BigInteger)  # mail up to here was there before us
+    last_uid: int = Field(
+        default=0, sa_type=BigInteger
+    )  # every UID in (first_uid, last_uid] has its ledger row
+    server_exists: int | None = None
+    created_at: datetime = _when()
+    reconciled_at: datetime | None = _when(nullable=True)
+
+
+class RawEmail(SQLModel, table=True):
+    """The bytes as the server gave them, compressed with zlib. `sha256` is of the bytes before compression."""
+
+    __tablename__ = "raw_emails"
+    id: int = Field(default=None, primary_key=True)
+    sha256: str = Field(index=True)
+    size: int
+    data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class LedgerEntry(SQLModel, table=True):
+    """One message that a mailbox server has shown us, and where it ended."""
+
+    __tablename__ = "ledger"
+    __table_args__ = (UniqueConstraint("mailbox_id", "folder", "uidvalidity", "uid"),)
+    id: int = Field(default=None, primary_key=True)
+    mailbox_id: int = _reference("mailboxes.id", index=False)
+    folder: str
+    uidvalidity: int = Field(sa_type=BigInteger)
+    uid: int = Field(sa_type=BigInteger)
+    state: str = Field(index=True)
+    reason: str = _text()
+    email_id: int | None = _reference("emails.id", nullable=True)
+    size: int | None = None
+    internal_date: datetime | None = _when(nullable=True)
+    seen_at: datetime = _when()
+
+
+class DeadLetter(SQLModel, table=True):
+    """A message or an email that we gave up on, with the reason, its bytes where we have them, and a retry."""
+
+    __tablename__ = "dead_letters"
+    id: int = Field(default=None, primary_key=True)
+    stage: str  # fetch, parse or brief
+    mailbox_id: int = _reference("mailboxes.id")
+    ledger_id: int | None = _reference("ledger.id", nullable=True)
+    email_id: int | None = _reference("emails.id", nullable=True)
+    raw_id: int | None = _reference("raw_emails.id", nullable=True, index=False)
+    reason: str = _text()
+    attempts: int = 1
+    created_at: datetime = _when()
+    resolved_at: datetime | None = _when(nullable=True)
+    resolution: str = ""
+
+
+# --- email, conversation, brief
+
+
+class Conversation(SQLModel, table=True):
+    """One row of the agent queue: the emails of one thread, and what the brief says after the agents."""
+
+    __tablename__ = "conversations"
+    __table_args__ = (Index("ix_conversations_queue", "state", "priority_rank", "waiting_since", "id"),)
+    id: int = Field(default=None, primary_key=True)
+    mailbox_id: int = _reference("mailboxes.id")
+    subject: str = _text()
+    customer_name: str = ""
+    customer_address: str = Field(default="", index=True)
+    state: str = "open"  # open or done
+    priority: str = ""
+    priority_rank: int = 4  # 0 urgent ... 3 low, 4 not known yet
+    category: str = ""
+    headline: str = _text()
+    summary: str = _text()
+    needs_human: list[str] = _json(list)  # labels whose confidence was below the threshold
+    touched: list[str] = _json(list)  # fields that an agent changed: the model never writes them again
+    suggestion: dict[str, Any] = _json(dict)  # what a later brief says about touched fields
+    brief_id: int | None = Field(default=None)
+    num_emails: int = 0
+    version: int = 1  # counts writes: the second of two agents sees that it is older
+    waiting_since: datetime = _when()  # newest customer email that nobody has answered
+    opened_at: datetime = _when()
+    updated_at: datetime = _when(index=True)
+    done_at: datetime | None = _when(nullable=True)
+    done_by: int | None = _reference("users.id", nullable=True, index=False)
+
+
+class Email(SQLModel, table=True):
+    """One stored mail. Its work columns are the queue: the database row is the truth, Redis only wakes."""
+
+    __tablename__ = "emails"
+    __table_args__ = (
+        UniqueConstraint("mailbox_id", "sha256"),
+        Index("ix_emails_work", "work_state", "not_before", "received_at"),
+    )
+    id: int = Field(default=None, primary_key=True)
+    mailbox_id: int = _reference("mailboxes.id", index=False)
+    conversation_id: int | None = _reference("conversations.id", nullable=True)
+    raw_id: int = _reference("raw_emails.id", index=False)
+    sha256: str
+    message_id: str = Field(default="", index=True, sa_type=Text)
+    from_name: str = ""
+    from_address: str = ""
+    subject: str = _text()
+    kind: str = "customer"
+    kind_reason: str = _text()
+    received_at: datetime = _when()  # the server's INTERNALDATE, else when we saw it
+    parsed: dict[str, Any] = _json(dict)  # the whole ParsedEmail
+    # --- the work: waiting -> running (leased) -> done or dead
+    work_state: str = "waiting"
+    attempts: int = 0  # counted at claim time, so that a death of the process counts
+    not_before: datetime = _when()
+    lease_owner: str = ""
+    lease_token: str = ""
+    lease_until: datetime | None = _when(nullable=True)
+    last_error: str = _text()
+    created_at: datetime = _when()
+
+
+class Brief(SQLModel, table=True):
+    """What a model said about an email, and everything that made it."""
+
+    __tablename__ = "briefs"
+    __table_args__ = (UniqueConstraint("email_id", "engine", "base_model", "adapter", "prompt_version"),)
+    id: int = Field(default=None, primary_key=True)
+    email_id: int = _reference("emails.id", index=False)
+    conversation_id: int = _reference("conversations.id")
+    headline: str = _text()
+    summary: str = _text()
+    priority: str
+    priority_confidence: float
+    priority_scores: dict[str, float] = _json(dict)
+    category: str
+    category_confidence: float
+    category_scores: dict[str, float] = _json(dict)
+    cut: bool = False
+    request: dict[str, Any] = _json(dict)  # exactly what the model was asked: the input of training examples
+    engine: str
+    base_model: str
+    adapter: str = ""
+    prompt_version: str
+    device: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+    batch_size: int = 1
+    attempt: int = 1
+    created_at: datetime = _when()
+
+
+class Category(SQLModel, table=True):
+    """One of the admin's categories."""
+
+    __tablename__ = "categories"
+    id: int = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    description: str = ""
+    position: int = 0
+    retired_at: datetime | None = _when(nullable=True)
+
+
+# --- what agents said
+
+
+class Correction(SQLModel, table=True):
+    """One field that an agent changed. Append-only."""
+
+    __tablename__ = "corrections"
+    __table_args__ = (UniqueConstraint("conversation_id", "user_id", "idempotency_key"),)
+    id: int = Field(default=None, primary_key=True)
+    conversation_id: int = _reference("conversations.id")
+    brief_id: int = _reference("briefs.id")
+    user_id: int = _reference("users.id", index=False)
+    field: str
+    before: str = _text()
+    after: str = _text()
+    reason: str = ""
+    idempotency_key: str
+    created_at: datetime = _when()
+
+
+class Confirmation(SQLModel, table=True):
+    """An agent approved a brief: strong = pressed "right as it is", weak = finished it unchanged."""
+
+    __tablename__ = "confirmations"
+    __table_args__ = (UniqueConstraint("brief_id", "user_id", "strength"),)
+    id: int = Field(default=None, primary_key=True)
+    conversation_id: int = _reference("conversations.id")
+    brief_id: int = _reference("briefs.id", index=False)
+    user_id: int = _reference("users.id", index=False)
+    strength: str
+    created_at: datetime = _when()
+
+
+# --- training
+
+
+class Dataset(SQLModel, table=True):
+    """An immutable dataset version: a JSONL file and its hash. The same content is the same version."""
+
+    __tablename__ = "datasets"
+    id: int = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    content_hash: str = Field(unique=True)
+    path: str  # relative to the data folder
+    num_examples: int
+    counts: dict[str, Any] = _json(dict)
+    created_at: datetime = _when()
+
+
+class TrainingRun(SQLModel, table=True):
+    """One fine-tuning run. Its lease makes a second delivery of the task return at once."""
+
+    __tablename__ = "training_runs"
+    __table_args__ = (
+        Index(
+            "ux_training_runs_open",
+            "dataset_id",
+            "method",
+            unique=True,
+            sqlite_where=text("state IN ('waiting', 'running')"),
+            postgresql_where=text("state IN ('waiting', 'running')"),
+        ),
+    )
+    id: int = Field(default=None, primary_key=True)
+    dataset_id: int = _reference("datasets.id")
+    base_model: str
+    method: str = "lora"
+    settings: dict[str, Any] = _json(dict)
+    state: str = Field(default="waiting", index=True)  # waiting, running, done, failed
+    attempts: int = 0
+    lease_owner: str = ""
+    lease_token: str = ""
+    lease_until: datetime | None = _when(nullable=True)
+    step: int = 0
+    total_steps: int = 0
+    loss: float | None = None
+    error: str = _text()
+    adapter_id: int | None = Field(default=None)
+    created_by: str = ""
+    created_at: datetime = _when()
+    started_at: datetime | None = _when(nullable=True)
+    finished_at: datetime | None = _when(nullable=True)
+
+
+class Adapter(SQLModel, table=True):
+    """LoRA weights on disk, and whether they are in use. Promotion is a change of these rows alone."""
+
+    __tablename__ = "adapters"
+    __table_args__ = (
+        Index(
+            "ux_adapters_champion",
+            "state",
+            unique=True,
+            sqlite_where=text("state = 'champion'"),
+            postgresql_where=text("state = 'champion'"),
+        ),
+    )
+    id: int = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    path: str  # relative to the data folder
+    base_model: str
+    weights_sha256: str
+    card: dict[str, Any] = _json(dict)
+    state: str = "candidate"  # candidate, champion, retired, rejected
+    training_run_id: int | None = _reference("training_runs.id", nullable=True, index=False)
+    created_at: datetime = _when()
+    promoted_at: datetime | None = _when(nullable=True)
+
+
+class ProcessBeat(SQLModel, table=True):
+    """A sign of life and of progress from each long-running process, for `briefbox doctor` and the desk."""
+
+    __tablename__ = "process_beats"
+    id: int = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)  # kind@host:pid
+    kind: str
+    detail: str = ""
+    started_at: datetime = _when()
+    seen_at: datetime = _when()
