@@ -16,6 +16,7 @@ BriefboxError                 anything a person is told about in one sentence
 │   └── OutOfMemoryError      the batch did not fit
 ├── LeaseLostError            another process owns this row now
 ├── ConflictError             somebody else changed it first
+├── InvalidValueError         a value outside what is allowed
 ├── NotFoundError             no such mailbox, user, adapter, dataset...
 └── TrainingError             a training run cannot be made
 
@@ -102,6 +103,10 @@ class LeaseLostError(BriefboxError):
 
 class ConflictError(BriefboxError):
     """Somebody else changed the same thing first."""
+
+
+class InvalidValueError(BriefboxError):
+    """The value is none of those allowed."""
 
 
 class NotFoundError(BriefboxError):

@@ -30,7 +30,6 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, LargeBinary, SQLModel
 
-
 # Named constraints can be changed by later migrations, on SQLite too.
 SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -350,7 +349,7 @@ class Correction(SQLModel, table=True):
     __table_args__ = (UniqueConstraint("conversation_id", "user_id", "idempotency_key"),)
     id: int = Field(default=None, primary_key=True)
     conversation_id: int = _reference("conversations.id")
-    brief_id: int = _reference("briefs.id")
+    brief_id: int | None = _reference("briefs.id", nullable=True)  # None: labelled by hand before any brief
     user_id: int = _reference("users.id", index=False)
     field: str
     before: str = _text()

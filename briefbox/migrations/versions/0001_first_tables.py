@@ -415,7 +415,7 @@ def upgrade() -> None:
         "corrections",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("conversation_id", sa.Integer(), nullable=False),
-        sa.Column("brief_id", sa.Integer(), nullable=False),
+        sa.Column("brief_id", sa.Integer(), nullable=True),
         sa.Column("user_id", sa.Integer(), nullable=False),
         sa.Column("field", sa.String(), nullable=False),
         sa.Column("before", sa.Text(), nullable=False),

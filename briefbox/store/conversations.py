@@ -1,0 +1,285 @@
+"""The agent queue: what the model and the agents say about each conversation.
+
+The model never writes a field that an agent has touched: what it says later stands beside it as a suggestion.
+"""
+
+from datetime import datetime
+from uuid import uuid4
+
+from sqlmodel import Session, col, func, or_, select, update
+
+from briefbox.db import now
+from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
+from briefbox.schemas import BRIEF_FIELDS, PRIORITIES, BriefField
+from briefbox.store import audit_log
+from briefbox.tables import Brief, Category, Confirmation, Conversation, Correction, Email, User
+
+NO_PRIORITY_YET = len(PRIORITIES)
+MAX_TEXT = {"headline": 300, "summary": 4000}
+
+
+def show_brief(session: Session, brief: Brief, *, needs_human_below: float) -> None:
+    """Bring a new brief into its conversation, leaving what agents touched alone."""
+    conversation = session.exec(
+        select(Conversation).where(Conversation.id == brief.conversation_id).with_for_update()
+    ).one()
+    newest = session.get(Brief, conversation.brief_id) if conversation.brief_id else None
+    if newest is not None and _received_at(session, newest) > _received_at(session, brief):
+        return  # an older email of the thread was briefed late: the newer one keeps the row
+    for field in BRIEF_FIELDS:
+        said = getattr(brief, field)
+        if field in conversation.touched:
+            conversation.suggestion = {**conversation.suggestion, field: said}
+        else:
+            setattr(conversation, field, said)
+    doubtful = {"priority": brief.priority_confidence, "category": brief.category_confidence}
+    conversation.needs_human = [
+        f for f, p in doubtful.items() if p < needs_human_below and f not in conversation.touched
+    ]
+    conversation.priority_rank = rank(conversation.priority)
+    conversation.brief_id = brief.id
+    _changed(session, conversation)
+
+
+def queue(
+    session: Session, *, state: str = "open", after: tuple[int, datetime, int] | None = None, limit: int = 50
+) -> list[Conversation]:
+    """A page of the queue: most urgent first, then who has waited longest. `after` is the last row's `queue_key`."""
+    query = select(Conversation).where(Conversation.state == state)
+    if state == "done":
+        return list(
+            session.exec(query.order_by(col(Conversation.done_at).desc(), col(Conversation.id)).limit(limit))
+        )
+    if after is not None:
+        rank_, since, id_ = after
+        query = query.where(
+            or_(
+                col(Conversation.priority_rank) > rank_,
+                (col(Conversation.priority_rank) == rank_) & (col(Conversation.waiting_since) > since),
+                (col(Conversation.priority_rank) == rank_)
+                & (col(Conversation.waiting_since) == since)
+                & (col(Conversation.id) > id_),
+            )
+        )
+    order = (col(Conversation.priority_rank), col(Conversation.waiting_since), col(Conversation.id))
+    return list(session.exec(query.order_by(*order).limit(limit)))
+
+
+def queue_key(conversation: Conversation) -> tuple[int, datetime, int]:
+    """Where a row stands in the queue's order."""
+    return conversation.priority_rank, conversation.waiting_since, conversation.id
+
+
+def changed_since(session: Session, moment: datetime, *, limit: int = 200) -> list[Conversation]:
+    """Conversations written after `moment`, oldest change first (for live updates)."""
+    query = (
+        select(Conversation)
+        .where(col(Conversation.updated_at) > moment)
+        .order_by(col(Conversation.updated_at), col(Conversation.id))
+    )
+    return list(session.exec(query.limit(limit)))
+
+
+def counts(session: Session) -> dict[str, int]:
+    """How many conversations are open and done."""
+    rows = session.exec(select(Conversation.state, func.count()).group_by(Conversation.state)).all()
+    return {"open": 0, "done": 0, **dict(rows)}
+
+
+def get(session: Session, conversation_id: int) -> Conversation:
+    """Raises NotFoundError."""
+    conversation = session.get(Conversation, conversation_id)
+    if conversation is None:
+        raise NotFoundError(f"There is no conversation {conversation_id}.")
+    return conversation
+
+
+def emails(session: Session, conversation_id: int) -> list[Email]:
+    """The mails of a conversation, newest first."""
+    query = select(Email).where(Email.conversation_id == conversation_id)
+    return list(session.exec(query.order_by(col(Email.received_at).desc(), col(Email.id).desc())))
+
+
+def corrections(session: Session, conversation_id: int) -> list[tuple[Correction, User]]:
+    """What agents changed, oldest first, with who."""
+    query = (
+        select(Correction, User)
+        .join(User, col(Correction.user_id) == col(User.id))
+        .where(Correction.conversation_id == conversation_id)
+    )
+    return list(session.exec(query.order_by(col(Correction.id))))
+
+
+def confirmations(session: Session, conversation_id: int) -> list[tuple[Confirmation, User]]:
+    """Who approved its briefs, oldest first."""
+    query = (
+        select(Confirmation, User)
+        .join(User, col(Confirmation.user_id) == col(User.id))
+        .where(Confirmation.conversation_id == conversation_id)
+    )
+    return list(session.exec(query.order_by(col(Confirmation.id))))
+
+
+def correct(
+    session: Session,
+    conversation_id: int,
+    field: BriefField,
+    value: str,
+    *,
+    user: User,
+    before: str | None = None,
+    reason: str = "",
+    idempotency_key: str = "",
+) -> Correction | None:
+    """Write an agent's value of one field. None when it is the value that stands there already.
+
+    `before` is the value the agent saw. Raises ConflictError when it is no longer the one that stands there
+    (nothing is lost: the message carries the newer one), InvalidValueError, NotFoundError.
+    """
+    conversation = _locked(session, conversation_id)
+    key = idempotency_key or uuid4().hex
+    repeated = session.exec(
+        select(Correction).where(
+            Correction.conversation_id == conversation_id,
+            Correction.user_id == user.id,
+            Correction.idempotency_key == key,
+        )
+    ).first()
+    if repeated is not None:
+        return repeated
+    current = getattr(conversation, field)
+    value = _allowed(session, field, value)
+    if before is not None and before != current:
+        raise ConflictError(
+            f"The {field} was changed to “{current}” in the meantime; your value “{value}” was not written. Look at the newer one and correct it if it is wrong."
+        )
+    if value == current:
+        return None
+    correction = Correction(
+        conversation_id=conversation.id,
+        brief_id=conversation.brief_id,
+        user_id=user.id,
+        field=field,
+        before=current,
+        after=value,
+        reason=reason[:200],
+        idempotency_key=key,
+        created_at=now(session),
+    )
+    session.add(correction)
+    setattr(conversation, field, value)
+    conversation.touched = sorted({*conversation.touched, field})
+    conversation.needs_human = [f for f in conversation.needs_human if f != field]
+    conversation.priority_rank = rank(conversation.priority)
+    _changed(session, conversation)
+    session.flush()
+    return correction
+
+
+def confirm(
+    session: Session, conversation_id: int, *, user: User, strength: str = "strong"
+) -> Confirmation | None:
+    """Record that the brief is right as it stands. None when there is no brief to confirm."""
+    conversation = _locked(session, conversation_id)
+    if conversation.brief_id is None:
+        return None
+    same = (
+        Confirmation.brief_id == conversation.brief_id,
+        Confirmation.user_id == user.id,
+        Confirmation.strength == strength,
+    )
+    existing = session.exec(select(Confirmation).where(*same)).first()
+    if existing is not None:
+        return existing
+    confirmation = Confirmation(
+        conversation_id=conversation.id,
+        brief_id=conversation.brief_id,
+        user_id=user.id,
+        strength=strength,
+        created_at=now(session),
+    )
+    session.add(confirmation)
+    if strength == "strong":
+        conversation.needs_human = []
+    _changed(session, conversation)
+    session.flush()
+    return confirmation
+
+
+def finish(session: Session, conversation_id: int, *, user: User) -> Conversation:
+    """Mark a conversation done. Finishing an unchanged brief is a weak confirmation of it."""
+    conversation = _locked(session, conversation_id)
+    if conversation.state == "done":
+        return conversation
+    changed = session.exec(
+        select(Correction.id).where(
+            Correction.conversation_id == conversation.id, Correction.brief_id == conversation.brief_id
+        )
+    ).first()
+    if changed is None:
+        confirm(session, conversation_id, user=user, strength="weak")
+    conversation.state, conversation.done_at, conversation.done_by = "done", now(session), user.id
+    _changed(session, conversation)
+    audit_log.record(session, user.email, "conversation done", str(conversation.id))
+    return conversation
+
+
+def reopen(session: Session, conversation_id: int, *, user: User) -> Conversation:
+    """Put a finished conversation back into the queue."""
+    conversation = _locked(session, conversation_id)
+    if conversation.state == "done":
+        conversation.state, conversation.done_at, conversation.done_by = "open", None, None
+        _changed(session, conversation)
+        audit_log.record(session, user.email, "conversation reopened", str(conversation.id))
+    return conversation
+
+
+def touch(session: Session, conversation_id: int | None, moment: datetime) -> None:
+    """Make live pages look at a conversation again."""
+    if conversation_id is not None:
+        session.exec(
+            update(Conversation).where(col(Conversation.id) == conversation_id).values(updated_at=moment)
+        )
+
+
+def rank(priority: str) -> int:
+    """0 for urgent ... 3 for low, 4 where none is known yet."""
+    return PRIORITIES.index(priority) if priority in PRIORITIES else NO_PRIORITY_YET
+
+
+def _locked(session: Session, conversation_id: int) -> Conversation:
+    conversation = session.exec(
+        select(Conversation).where(Conversation.id == conversation_id).with_for_update()
+    ).first()
+    if conversation is None:
+        raise NotFoundError(f"There is no conversation {conversation_id}.")
+    return conversation
+
+
+def _allowed(session: Session, field: BriefField, value: str) -> str:
+    value = " ".join(value.split()) if field != "summary" else value.strip()
+    if field == "priority" and value not in PRIORITIES:
+        raise InvalidValueError(f"The priority “{value}” is none of {', '.join(PRIORITIES)}.")
+    if field == "category":
+        names = list(
+            session.exec(
+                select(Category.name)
+                .where(col(Category.retired_at).is_(None))
+                .order_by(col(Category.position))
+            )
+        )
+        if value not in names:
+            raise InvalidValueError(f"The category “{value}” is none of {', '.join(names)}.")
+    if field in MAX_TEXT and not 0 < len(value) <= MAX_TEXT[field]:
+        raise InvalidValueError(f"The {field} has {len(value)} characters; expected 1 to {MAX_TEXT[field]}.")
+    return value
+
+
+def _received_at(session: Session, brief: Brief) -> datetime:
+    return session.exec(select(Email.received_at).where(Email.id == brief.email_id)).one()
+
+
+def _changed(session: Session, conversation: Conversation) -> None:
+    conversation.version += 1
+    conversation.updated_at = now(session)
+    session.add(conversation)

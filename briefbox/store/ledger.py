@@ -1,0 +1,256 @@
+"""The ledger: every message a server showed us, written in one transaction with its bytes and the cursor.
+
+Numbered as in `commit_batch`:
+
+1. fence: the mailbox lease must still be ours;
+2. leave out what the ledger holds already (a second delivery finds nothing to do);
+3. each arrival gets exactly one row: queued, sighting, skipped, dead or gone;
+4. the cursor moves, in the same transaction, so that a crash repeats work but loses none.
+"""
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+
+from sqlmodel import Session, col, func, select, update
+
+from briefbox.db import now
+from briefbox.schemas import EmailKind, FetchedEmail, LedgerState, ParsedEmail, WorkState
+from briefbox.store import mailboxes, threads
+from briefbox.store.mailboxes import MailboxLease
+from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry, RawEmail
+
+# Level 1 already halves mail, and compression is on the path of every commit.
+COMPRESSION_LEVEL = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A fetched message and what the parser made of it: `parsed`, or the `problem` why not."""
+
+    fetched: FetchedEmail
+    parsed: ParsedEmail | None = None
+    problem: str = ""
+
+
+def open_folder(
+    session: Session, mailbox_id: int, folder: str, uidvalidity: int, *, start_after: int = 0
+) -> FolderCursor:
+    """The cursor of this (folder, UIDVALIDITY); a new one begins after UID `start_after`.
+
+    When UIDVALIDITY changed, the old cursor is kept but no longer current, and the new one starts at 0:
+    the folder is read again from its beginning, and known bytes become sightings.
+    """
+    cursors = session.exec(
+        select(FolderCursor).where(FolderCursor.mailbox_id == mailbox_id, FolderCursor.folder == folder)
+    ).all()
+    found = next((c for c in cursors if c.uidvalidity == uidvalidity), None)
+    if found is None:
+        first = 0 if cursors else start_after
+        found = FolderCursor(
+            mailbox_id=mailbox_id,
+            folder=folder,
+            uidvalidity=uidvalidity,
+            first_uid=first,
+            last_uid=first,
+            created_at=now(session),
+        )
+    for cursor in cursors:
+        cursor.current = cursor is found
+    found.current = True
+    session.add(found)
+    session.flush()
+    return found
+
+
+def known_uids(session: Session, cursor: FolderCursor, uids: Iterable[int]) -> set[int]:
+    """Which of these UIDs have a ledger row."""
+    wanted = sorted(set(uids))
+    known: set[int] = set()
+    for start in range(0, len(wanted), 500):  # SQLite limits the number of bound parameters
+        known.update(
+            session.exec(
+                select(LedgerEntry.uid).where(
+                    *_of(cursor), col(LedgerEntry.uid).in_(wanted[start : start + 500])
+                )
+            )
+        )
+    return known
+
+
+def count(session: Session, cursor: FolderCursor) -> int:
+    """How many ledger rows this (folder, UIDVALIDITY) has."""
+    return session.exec(select(func.count()).select_from(LedgerEntry).where(*_of(cursor))).one()
+
+
+def commit_batch(
+    session: Session,
+    lease: MailboxLease,
+    cursor: FolderCursor,
+    arrivals: Sequence[Arrival],
+    *,
+    up_to: int,
+    lease_seconds: float,
+) -> list[int]:
+    """Account for a batch and move the cursor to `up_to`. Returns the ids of emails that wait for a brief.
+
+    The caller commits, and sends hints only after that. Raises LeaseLostError when another poller owns
+    the mailbox now.
+    """
+    mailboxes.renew(session, lease, seconds=lease_seconds)
+    moment = now(session)
+    known = known_uids(session, cursor, (a.fetched.uid for a in arrivals))
+    fresh = [a for a in sorted(arrivals, key=lambda a: a.fetched.uid) if a.fetched.uid not in known]
+    hashes = {a.fetched.uid: sha256(a.fetched.raw).hexdigest() for a in fresh if a.fetched.raw is not None}
+    held = _held(session, cursor.mailbox_id, hashes.values())
+
+    emails: list[tuple[Arrival, LedgerEntry, Email]] = []
+    sightings: list[tuple[LedgerEntry, Email]] = []
+    for arrival in fresh:
+        entry = _entry(cursor, arrival, moment)
+        session.add(entry)
+        digest = hashes.get(arrival.fetched.uid)
+        if digest is None:
+            _not_received(session, entry, arrival)
+        elif digest in held:
+            entry.state, entry.reason = LedgerState.SIGHTING, "the same bytes are already held"
+            sightings.append((entry, held[digest]))
+        elif arrival.parsed is None:
+            _unparsable(session, entry, arrival, digest)
+        else:
+            email = _email(session, cursor.mailbox_id, arrival, digest, moment)
+            if email.work_state == WorkState.NONE:
+                entry.state, entry.reason = LedgerState.SKIPPED, f"{email.kind}: {email.kind_reason}"
+            held[digest] = email
+            emails.append((arrival, entry, email))
+    threads.place(
+        session,
+        cursor.mailbox_id,
+        [(arrival.parsed, email) for arrival, _, email in emails if arrival.parsed is not None],
+    )
+    session.flush()
+    for entry, email in [*((e, m) for _, e, m in emails), *sightings]:
+        entry.email_id = email.id
+    session.flush()
+    session.exec(
+        update(FolderCursor)
+        .where(col(FolderCursor.id) == cursor.id, col(FolderCursor.last_uid) < up_to)
+        .values(last_uid=up_to)
+    )
+    return [email.id for _, _, email in emails if email.work_state == WorkState.WAITING]
+
+
+def note_reconciled(session: Session, cursor: FolderCursor, *, server_exists: int) -> None:
+    """The server's list and the ledger were compared just now; the server holds `server_exists` messages that concern us."""
+    session.exec(
+        update(FolderCursor)
+        .where(col(FolderCursor.id) == cursor.id)
+        .values(reconciled_at=now(session), server_exists=server_exists)
+    )
+
+
+def raw_bytes(session: Session, raw_id: int) -> bytes:
+    """The bytes as the server gave them."""
+    row = session.get_one(RawEmail, raw_id)
+    return zlib.decompress(row.data)
+
+
+# --- one arrival
+
+
+def _of(cursor: FolderCursor) -> tuple[bool, ...]:
+    return (
+        LedgerEntry.mailbox_id == cursor.mailbox_id,
+        LedgerEntry.folder == cursor.folder,
+        LedgerEntry.uidvalidity == cursor.uidvalidity,
+    )
+
+
+def _held(session: Session, mailbox_id: int, digests: Iterable[str]) -> dict[str, Email]:
+    wanted = list(digests)
+    rows = session.exec(select(Email).where(Email.mailbox_id == mailbox_id, col(Email.sha256).in_(wanted)))
+    return {row.sha256: row for row in rows}
+
+
+def _entry(cursor: FolderCursor, arrival: Arrival, moment: datetime) -> LedgerEntry:
+    fetched = arrival.fetched
+    size = len(fetched.raw) if fetched.raw is not None else fetched.size
+    return LedgerEntry(
+        mailbox_id=cursor.mailbox_id,
+        folder=cursor.folder,
+        uidvalidity=cursor.uidvalidity,
+        uid=fetched.uid,
+        state=LedgerState.QUEUED,
+        size=size,
+        internal_date=fetched.internal_date,
+        seen_at=moment,
+    )
+
+
+def _not_received(session: Session, entry: LedgerEntry, arrival: Arrival) -> None:
+    if arrival.fetched.problem == "gone":
+        entry.state, entry.reason = (
+            LedgerState.GONE,
+            "listed by the server, then withdrawn before it was received",
+        )
+        return
+    entry.state, entry.reason = LedgerState.DEAD, arrival.fetched.problem
+    session.flush()
+    session.add(
+        DeadLetter(
+            stage="fetch",
+            mailbox_id=entry.mailbox_id,
+            ledger_id=entry.id,
+            reason=entry.reason,
+            created_at=entry.seen_at,
+        )
+    )
+
+
+def _unparsable(session: Session, entry: LedgerEntry, arrival: Arrival, digest: str) -> None:
+    entry.state, entry.reason = LedgerState.DEAD, arrival.problem or "cannot be parsed"
+    raw = _store_raw(session, arrival.fetched.raw or b"", digest)
+    session.flush()
+    session.add(
+        DeadLetter(
+            stage="parse",
+            mailbox_id=entry.mailbox_id,
+            ledger_id=entry.id,
+            raw_id=raw.id,
+            reason=entry.reason,
+            created_at=entry.seen_at,
+        )
+    )
+
+
+def _email(session: Session, mailbox_id: int, arrival: Arrival, digest: str, moment: datetime) -> Email:
+    parsed = arrival.parsed
+    assert parsed is not None
+    raw = _store_raw(session, arrival.fetched.raw or b"", digest)
+    session.flush()
+    email = Email(
+        mailbox_id=mailbox_id,
+        raw_id=raw.id,
+        sha256=digest,
+        message_id=parsed.message_id,
+        from_name=parsed.sender.name,
+        from_address=parsed.sender.address,
+        subject=parsed.subject,
+        kind=parsed.kind,
+        kind_reason=parsed.kind_reason,
+        received_at=arrival.fetched.internal_date or moment,
+        parsed=parsed.model_dump(mode="json"),
+        work_state=WorkState.WAITING if parsed.kind == EmailKind.CUSTOMER else WorkState.NONE,
+        not_before=moment,
+        created_at=moment,
+    )
+    session.add(email)
+    return email
+
+
+def _store_raw(session: Session, raw: bytes, digest: str) -> RawEmail:
+    row = RawEmail(sha256=digest, size=len(raw), data=zlib.compress(raw, COMPRESSION_LEVEL))
+    session.add(row)
+    return row

@@ -1,0 +1,265 @@
+"""What the learning loop keeps in the database: dataset versions, training runs under a lease, adapters."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlmodel import Session, and_, col, or_, select, update
+
+from briefbox.db import now
+from briefbox.errors import ConflictError, LeaseLostError, NotFoundError
+from briefbox.store import audit_log
+from briefbox.tables import Adapter, Brief, Confirmation, Conversation, Correction, Dataset, TrainingRun
+
+# --- harvest
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A brief of a finished conversation, and what agents said about it."""
+
+    brief: Brief
+    conversation: Conversation
+    corrections: tuple[Correction, ...]
+    confirmations: tuple[Confirmation, ...]
+
+
+def judged_briefs(session: Session) -> list[Judged]:
+    """Briefs of finished conversations that an agent corrected or confirmed, oldest first."""
+    corrections: dict[int, list[Correction]] = {}
+    for correction in session.exec(
+        select(Correction).where(col(Correction.brief_id).is_not(None)).order_by(col(Correction.id))
+    ):
+        corrections.setdefault(correction.brief_id or 0, []).append(correction)
+    confirmations: dict[int, list[Confirmation]] = {}
+    for confirmation in session.exec(select(Confirmation).order_by(col(Confirmation.id))):
+        confirmations.setdefault(confirmation.brief_id, []).append(confirmation)
+    rows = session.exec(
+        select(Brief, Conversation)
+        .join(Conversation, col(Brief.conversation_id) == col(Conversation.id))
+        .where(Conversation.state == "done")
+        .order_by(col(Brief.id))
+    )
+    return [
+        Judged(
+            brief, conversation, tuple(corrections.get(brief.id, ())), tuple(confirmations.get(brief.id, ()))
+        )
+        for brief, conversation in rows
+        if brief.id in corrections or brief.id in confirmations
+    ]
+
+
+def num_unfinished(session: Session) -> int:
+    """Corrected conversations that are not done yet, so that their corrections are not harvested."""
+    query = select(Correction.conversation_id).join(
+        Conversation, col(Correction.conversation_id) == col(Conversation.id)
+    )
+    return len(set(session.exec(query.where(Conversation.state == "open"))))
+
+
+# --- datasets
+
+
+def add_dataset(session: Session, dataset: Dataset, *, actor: str) -> Dataset:
+    """Store a dataset version; the one with the same content where it exists already."""
+    existing = session.exec(select(Dataset).where(Dataset.content_hash == dataset.content_hash)).first()
+    if existing is not None:
+        return existing
+    dataset.created_at = now(session)
+    session.add(dataset)
+    session.flush()
+    audit_log.record(
+        session,
+        actor,
+        "dataset written",
+        dataset.name,
+        examples=dataset.num_examples,
+        hash=dataset.content_hash,
+    )
+    return dataset
+
+
+def get_dataset(session: Session, name: str | None) -> Dataset:
+    """The dataset of this name, or the newest. Raises NotFoundError."""
+    query = select(Dataset).order_by(col(Dataset.id).desc())
+    dataset = session.exec(query.where(Dataset.name == name) if name else query).first()
+    if dataset is None:
+        found = "There is no dataset yet" if name is None else f"There is no dataset named {name}"
+        raise NotFoundError(f"{found}. Make one from what agents corrected with: briefbox dataset harvest")
+    return dataset
+
+
+# --- runs
+
+
+def add_run(session: Session, run: TrainingRun, *, actor: str) -> TrainingRun:
+    """Ask for a training run. Raises ConflictError when the same one is waiting or running."""
+    twin = session.exec(
+        select(TrainingRun).where(
+            TrainingRun.dataset_id == run.dataset_id,
+            TrainingRun.method == run.method,
+            col(TrainingRun.state).in_(("waiting", "running")),
+        )
+    ).first()
+    if twin is not None:
+        raise ConflictError(
+            f"Training run {twin.id} on the same dataset is {twin.state} already. Wait for it, or see it with: briefbox train --status"
+        )
+    run.created_at, run.created_by = now(session), actor
+    session.add(run)
+    session.flush()
+    audit_log.record(
+        session, actor, "training asked for", str(run.id), dataset=run.dataset_id, method=run.method
+    )
+    return run
+
+
+def get_run(session: Session, run_id: int) -> TrainingRun:
+    """Raises NotFoundError."""
+    run = session.get(TrainingRun, run_id)
+    if run is None:
+        raise NotFoundError(f"There is no training run {run_id}.")
+    return run
+
+
+def runs(session: Session, *, limit: int = 20) -> list[TrainingRun]:
+    """The newest runs first."""
+    return list(session.exec(select(TrainingRun).order_by(col(TrainingRun.id).desc()).limit(limit)))
+
+
+def claim_run(
+    session: Session, run_id: int | None, *, owner: str, seconds: float, max_attempts: int
+) -> tuple[TrainingRun, str] | None:
+    """Lease a waiting or abandoned run (this one, or the oldest). None when there is none: a second delivery returns at once."""
+    moment, token = now(session), uuid4().hex
+    free = or_(
+        TrainingRun.state == "waiting",
+        and_(TrainingRun.state == "running", col(TrainingRun.lease_until) < moment),
+    )
+    query = select(TrainingRun).where(free).order_by(col(TrainingRun.id)).with_for_update(skip_locked=True)
+    run = session.exec(query.where(TrainingRun.id == run_id) if run_id is not None else query).first()
+    if run is None:
+        return None
+    if run.attempts >= max_attempts:
+        run.state, run.error, run.finished_at = (
+            "failed",
+            f"the process died {run.attempts} times while training",
+            moment,
+        )
+        session.add(run)
+        return None
+    run.state, run.attempts, run.started_at = "running", run.attempts + 1, run.started_at or moment
+    run.lease_owner, run.lease_token, run.lease_until = owner, token, moment + timedelta(seconds=seconds)
+    session.add(run)
+    return run, token
+
+
+def waiting_runs(session: Session) -> list[int]:
+    """Ids of runs that nobody works on now."""
+    moment = now(session)
+    free = or_(
+        TrainingRun.state == "waiting",
+        and_(TrainingRun.state == "running", col(TrainingRun.lease_until) < moment),
+    )
+    return list(session.exec(select(TrainingRun.id).where(free).order_by(col(TrainingRun.id))))
+
+
+def progress(session: Session, run_id: int, token: str, *, seconds: float, **values: Any) -> None:
+    """Write progress and prolong the lease. Raises LeaseLostError when another process trains this run now."""
+    _write(session, run_id, token, lease_until=now(session) + timedelta(seconds=seconds), **values)
+
+
+def finish_run(session: Session, run_id: int, token: str, adapter: Adapter) -> Adapter:
+    """Register the candidate and end the run, in one transaction. Raises LeaseLostError."""
+    adapter.created_at, adapter.training_run_id = now(session), run_id
+    session.add(adapter)
+    session.flush()
+    _write(
+        session,
+        run_id,
+        token,
+        state="done",
+        adapter_id=adapter.id,
+        finished_at=now(session),
+        lease_token="",
+        lease_until=None,
+    )
+    audit_log.record(
+        session, "training", "candidate made", adapter.name, run=run_id, sha256=adapter.weights_sha256
+    )
+    return adapter
+
+
+def fail_run(session: Session, run_id: int, token: str, reason: str) -> None:
+    """End the run with its reason. Raises LeaseLostError."""
+    _write(
+        session,
+        run_id,
+        token,
+        state="failed",
+        error=reason,
+        finished_at=now(session),
+        lease_token="",
+        lease_until=None,
+    )
+
+
+def _write(session: Session, run_id: int, token: str, **values: Any) -> None:
+    mine = (
+        col(TrainingRun.id) == run_id,
+        col(TrainingRun.lease_token) == token,
+        TrainingRun.state == "running",
+    )
+    if not session.exec(update(TrainingRun).where(*mine).values(**values)).rowcount:
+        raise LeaseLostError(f"Another process has taken over training run {run_id}; this one wrote nothing.")
+
+
+# --- adapters
+
+
+def adapters(session: Session) -> list[Adapter]:
+    """Every adapter, newest first."""
+    return list(session.exec(select(Adapter).order_by(col(Adapter.id).desc())))
+
+
+def get_adapter(session: Session, name: str) -> Adapter:
+    """Raises NotFoundError, which lists the names there are."""
+    adapter = session.exec(select(Adapter).where(Adapter.name == name)).first()
+    if adapter is None:
+        names = ", ".join(a.name for a in adapters(session)) or "none yet; make one with: briefbox train"
+        raise NotFoundError(f"There is no adapter named {name}. Adapters: {names}.")
+    return adapter
+
+
+def champion(session: Session) -> Adapter | None:
+    """The adapter in use; None means the bare base model."""
+    return session.exec(select(Adapter).where(Adapter.state == "champion")).first()
+
+
+def promote(session: Session, name: str, *, actor: str) -> Adapter:
+    """Put an adapter in use. The one before it is kept as retired. Raises NotFoundError, ConflictError."""
+    adapter = get_adapter(session, name)
+    if adapter.state == "rejected":
+        raise ConflictError(
+            f"The adapter {name} was rejected and is not put in use. Choose another of: briefbox adapters list"
+        )
+    before = champion(session)
+    if before is not None and before.id == adapter.id:
+        return adapter
+    if before is not None:
+        before.state = "retired"
+        session.add(before)
+        session.flush()  # at most one champion at any moment: the unique index would refuse the other order
+    adapter.state, adapter.promoted_at = "champion", now(session)
+    session.add(adapter)
+    session.flush()
+    audit_log.record(
+        session,
+        actor,
+        "adapter promoted",
+        name,
+        before=before.name if before else "",
+        sha256=adapter.weights_sha256,
+    )
+    return adapter
