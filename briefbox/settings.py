@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         description="Larger emails become a dead letter with the reason instead of being fetched.",
     )
     mailbox_lease_seconds: Annotated[float, Field(ge=2, le=3600)] = Field(
-        default=60,
+        default=30,
         description="How long a poller owns a mailbox without a sign of life before another may take it over.",
     )
 
@@ -93,6 +93,10 @@ class Settings(BaseSettings):
     base_model: str = Field(
         default=PACKAGED_MODEL,
         description="`packaged` (SmolLM2-135M-Instruct, comes with the installation) or a folder with a causal language model in safetensors.",
+    )
+    models_dir: Path | None = Field(
+        default=None,
+        description="Folder for converted base models. Without it: models in the data folder.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where the model runs; auto takes CUDA where it is there."
@@ -207,6 +211,11 @@ class Settings(BaseSettings):
         # gettempdir() is shared by all users: the server makes its folder with mode 0700 and refuses one it does not own.
         folder = os.environ.get("XDG_RUNTIME_DIR") or f"{gettempdir()}/briefbox-{os.getuid()}"
         return Path(folder) / name / "valkey.sock"
+
+    @property
+    def models_path(self) -> Path:
+        """Where the packaged model is kept once it is converted."""
+        return self.models_dir or self.data_dir / "models"
 
     @cached_property
     def redis_address(self) -> str:

@@ -18,7 +18,7 @@ from sqlmodel import Session, col, func, select, update
 
 from briefbox.db import now
 from briefbox.schemas import EmailKind, FetchedEmail, LedgerState, ParsedEmail, WorkState
-from briefbox.store import mailboxes, threads
+from briefbox.store import dead_letters, mailboxes, threads
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry, RawEmail
 
@@ -121,8 +121,7 @@ def commit_batch(
             _unparsable(session, entry, arrival, digest)
         else:
             email = _email(session, cursor.mailbox_id, arrival, digest, moment)
-            if email.work_state == WorkState.NONE:
-                entry.state, entry.reason = LedgerState.SKIPPED, f"{email.kind}: {email.kind_reason}"
+            entry.state, entry.reason = _end_of(email)
             held[digest] = email
             emails.append((arrival, entry, email))
     threads.place(
@@ -140,6 +139,25 @@ def commit_batch(
         .values(last_uid=up_to)
     )
     return [email.id for _, _, email in emails if email.work_state == WorkState.WAITING]
+
+
+def revive(session: Session, letter: DeadLetter, raw: bytes, parsed: ParsedEmail, *, actor: str) -> list[int]:
+    """Give a dead letter of the fetch or parse stage its place after all. Returns the emails that wait for a brief."""
+    entry = session.get_one(LedgerEntry, letter.ledger_id)
+    digest, moment = sha256(raw).hexdigest(), now(session)
+    email = _held(session, entry.mailbox_id, [digest]).get(digest)
+    if email is not None:
+        entry.state, entry.reason = LedgerState.SIGHTING, "the same bytes are already held"
+    else:
+        arrival = Arrival(FetchedEmail(entry.uid, raw, internal_date=entry.internal_date), parsed)
+        email = _email(session, entry.mailbox_id, arrival, digest, moment)
+        threads.place(session, entry.mailbox_id, [(parsed, email)])
+        entry.state, entry.reason = _end_of(email)
+    session.flush()
+    entry.email_id = email.id
+    session.add(entry)
+    dead_letters.resolve(session, letter, f"{letter.stage} succeeded at a retry", actor=actor)
+    return [email.id] if entry.state == LedgerState.QUEUED else []
 
 
 def note_reconciled(session: Session, cursor: FolderCursor, *, server_exists: int) -> None:
@@ -223,6 +241,12 @@ def _unparsable(session: Session, entry: LedgerEntry, arrival: Arrival, digest: 
             created_at=entry.seen_at,
         )
     )
+
+
+def _end_of(email: Email) -> tuple[LedgerState, str]:
+    if email.work_state == WorkState.NONE:
+        return LedgerState.SKIPPED, f"{email.kind}: {email.kind_reason}"
+    return LedgerState.QUEUED, ""
 
 
 def _email(session: Session, mailbox_id: int, arrival: Arrival, digest: str, moment: datetime) -> Email:

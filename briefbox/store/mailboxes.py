@@ -66,6 +66,14 @@ def get(session: Session, name: str) -> Mailbox:
     return mailbox
 
 
+def get_by_id(session: Session, mailbox_id: int) -> Mailbox:
+    """Raises NotFoundError."""
+    mailbox = session.get(Mailbox, mailbox_id)
+    if mailbox is None:
+        raise NotFoundError(f"There is no mailbox with the id {mailbox_id}.")
+    return mailbox
+
+
 def all_of(session: Session) -> list[Mailbox]:
     """Every mailbox, by name."""
     return list(session.exec(select(Mailbox).order_by(Mailbox.name)))

@@ -209,7 +209,7 @@ def _write(session: Session, run_id: int, token: str, **values: Any) -> None:
     mine = (
         col(TrainingRun.id) == run_id,
         col(TrainingRun.lease_token) == token,
-        TrainingRun.state == "running",
+        col(TrainingRun.state) == "running",
     )
     if not session.exec(update(TrainingRun).where(*mine).values(**values)).rowcount:
         raise LeaseLostError(f"Another process has taken over training run {run_id}; this one wrote nothing.")

@@ -1,0 +1,204 @@
+"""Commands of the learning loop: dataset harvest, train, adapters list and promote."""
+
+import time
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from briefbox.cli.context import actor, database_for
+from briefbox.cli.output import age, console, print_json, print_table
+from briefbox.db import Database
+from briefbox.errors import TrainingError
+from briefbox.queue import hints_for
+from briefbox.settings import Settings
+from briefbox.store import training as store
+from briefbox.tables import TrainingRun
+
+dataset_app = typer.Typer(help="What agents corrected and confirmed, as JSONL.", no_args_is_help=True)
+adapters_app = typer.Typer(
+    help="LoRA adapters: what was trained, and which one is in use.", no_args_is_help=True
+)
+
+JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@dataset_app.command("harvest")
+def harvest(as_json: JSON = False) -> None:
+    """Write the corrections and confirmations of finished conversations as a dataset version."""
+    from training import dataset
+
+    database, settings = database_for()
+    with database.write() as session:
+        result = dataset.harvest(session, settings, actor=actor())
+    if as_json:
+        facts = {
+            "examples": result.num_examples,
+            "corrected": result.num_corrected,
+            "confirmed": result.num_confirmed,
+            "unfinished": result.num_unfinished,
+            "new": result.new,
+        }
+        made = result.dataset
+        print_json(
+            {
+                **facts,
+                "dataset": made.name if made else None,
+                "path": str(settings.data_dir / made.path) if made else None,
+                "hash": made.content_hash if made else None,
+            }
+        )
+        return
+    waiting = (
+        f" {result.num_unfinished} corrected conversations are not done yet and are left out until they are."
+        if result.num_unfinished
+        else ""
+    )
+    if result.dataset is None:
+        console.print(f"Nothing to harvest: no finished conversation was corrected or confirmed.{waiting}")
+        return
+    state = "written" if result.new else "exists already with the same content"
+    console.print(
+        f"{result.dataset.name} {state}: {result.num_examples} examples ({result.num_corrected} corrected, {result.num_confirmed} confirmed)."
+        f"{waiting}\n{settings.data_dir / result.dataset.path}",
+        soft_wrap=True,
+    )
+
+
+def train(
+    dataset: Annotated[str | None, typer.Option(help="Dataset version. Default: the newest.")] = None,
+    method: Annotated[str, typer.Option(help="How: lora.")] = "lora",
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Stay and show progress until the run ends.")
+    ] = True,
+    status: Annotated[bool, typer.Option("--status", help="Show the latest runs and start none.")] = False,
+    as_json: JSON = False,
+) -> None:
+    """Train an adapter on corrections, through the queue `training`. It becomes a candidate, not the one in use."""
+    database, settings = database_for()
+    if status:
+        _print_runs(database, as_json=as_json)
+        return
+    if method != "lora":
+        raise TrainingError(f"The method {method} is not known; expected lora.")
+    with database.write() as session:
+        chosen = store.get_dataset(session, dataset)
+        run = store.add_run(
+            session,
+            TrainingRun(dataset_id=chosen.id, base_model=settings.base_model, method=method),
+            actor=actor(),
+        )
+    hints_for(settings).train(run.id)
+    if wait:
+        run = _wait(database, settings, run, quiet=as_json)
+    with database.read() as session:
+        adapter = next((a for a in store.adapters(session) if a.id == run.adapter_id), None)
+    if as_json:
+        print_json(
+            {
+                **run.model_dump(exclude={"lease_token", "lease_owner", "lease_until"}),
+                "adapter": adapter.name if adapter else None,
+            }
+        )
+    elif adapter is not None:
+        console.print(
+            f"Candidate {adapter.name} is made. Put it in use with: briefbox adapters promote {adapter.name}"
+        )
+    elif not wait:
+        console.print(f"Run {run.id} is asked for. See how it goes with: briefbox train --status")
+    if run.state == "failed":
+        raise TrainingError(f"Training run {run.id} failed: {run.error}")
+
+
+def _wait(database: Database, settings: Settings, run: TrainingRun, *, quiet: bool) -> TrainingRun:
+    asked = time.monotonic()
+    with Progress(console=console, disable=quiet) as bar:
+        task = bar.add_task(f"run {run.id}: waiting for a training worker", total=None)
+        while run.state in ("waiting", "running"):
+            time.sleep(0.5)
+            with database.read() as session:
+                run = store.get_run(session, run.id)
+            if run.state == "waiting" and time.monotonic() - asked > 30:
+                bar.update(
+                    task,
+                    description=f"run {run.id}: no training worker took it yet; is `briefbox up` (or `briefbox worker --queue training`) running?",
+                )
+            if run.total_steps:
+                loss = "" if run.loss is None else f", loss {run.loss:.3f}"
+                bar.update(
+                    task,
+                    description=f"run {run.id}: step {run.step} of {run.total_steps}{loss}",
+                    total=run.total_steps,
+                    completed=run.step,
+                )
+    return run
+
+
+def _print_runs(database: Database, *, as_json: bool) -> None:
+    with database.read() as session:
+        runs = store.runs(session)
+    if as_json:
+        print_json([r.model_dump(exclude={"lease_token", "lease_owner", "lease_until"}) for r in runs])
+        return
+    print_table(
+        "Training runs",
+        ["run", "state", "step", "loss", "asked for", "by", "error"],
+        [
+            (
+                r.id,
+                r.state,
+                f"{r.step}/{r.total_steps}",
+                "" if r.loss is None else f"{r.loss:.3f}",
+                age(r.created_at),
+                r.created_by,
+                r.error,
+            )
+            for r in runs
+        ],
+    )
+
+
+@adapters_app.command("list")
+def list_adapters(as_json: JSON = False) -> None:
+    """List adapters; `champion` is the one in use."""
+    database, _ = database_for()
+    with database.read() as session:
+        adapters = store.adapters(session)
+    if as_json:
+        print_json([a.model_dump() for a in adapters])
+        return
+    print_table(
+        "Adapters",
+        ["name", "state", "base model", "examples", "made", "sha256"],
+        [
+            (
+                a.name,
+                a.state,
+                a.base_model,
+                a.card.get("num_examples"),
+                age(a.created_at),
+                a.weights_sha256[:12],
+            )
+            for a in adapters
+        ],
+        empty="none yet: the bare base model is in use. Make one with: briefbox train",
+    )
+
+
+@adapters_app.command("promote")
+def promote(name: str, as_json: JSON = False) -> None:
+    """Put an adapter in use. Workers load it before their next batch."""
+    from models.base import resolve_base_model
+    from models.registry import verify_adapter
+
+    database, settings = database_for()
+    with database.read() as session:
+        adapter = store.get_adapter(session, name)
+    # A broken file must be refused here, not found out by a worker.
+    verify_adapter(settings.data_dir / adapter.path, resolve_base_model(settings), adapter.weights_sha256)
+    with database.write() as session:
+        adapter = store.promote(session, name, actor=actor())
+    if as_json:
+        print_json(adapter.model_dump())
+    else:
+        console.print(f"{name} is in use from the next batch on.")

@@ -1,0 +1,154 @@
+"""Commands that run something: up, demo, poll, worker, beat, desk, migrate."""
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from briefbox.cli.context import database_for, settings_for
+from briefbox.cli.output import console
+from briefbox.cli.supervisor import Supervisor
+from briefbox.db import Database, migrate, open_database
+from briefbox.queue import BRIEFS, TRAINING, hints_for
+from briefbox.settings import Settings
+from briefbox.store import processes, users
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (up, demo, poll, worker, beat, desk):
+        app.command()(command)
+    app.command("migrate")(migrate_command)
+
+
+def up() -> None:
+    """Run everything on this machine and keep it running. Ctrl-C stops it cleanly."""
+    settings = settings_for("up")
+    database = open_database(settings, check=False)
+    migrate(database)
+    stop = stop_on_signals()
+    supervisor = Supervisor(settings)
+    try:
+        supervisor.start()
+        console.print(f"briefbox is up: {settings.desk_address}   (Ctrl-C stops it)")
+        _print_set_up_link(database, settings)
+        while not stop.wait(0.5):
+            supervisor.watch()
+        console.print("stopping ...")
+    finally:
+        supervisor.stop()
+        database.close()
+
+
+def demo(
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Run without a person: exit 0 when the emails are briefed, one is corrected over HTTP and the audit is clean.",
+        ),
+    ] = False,
+    emails: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="How many customer emails arrive. Default: all samples; with --check 12."
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address the desk listens on.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Port of the desk. Default: 8025, or a free one.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="transformers (the real model) or fake (no weights).")
+    ] = "transformers",
+    interval: Annotated[float, typer.Option(min=0, help="Seconds between emails.")] = 2.0,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Keep the demo's data in this folder instead of a temporary one.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=10, help="Seconds after which --check gives up.")] = 600.0,
+) -> None:
+    """Show the whole flow on this machine: sample emails arrive over IMAP and stand as briefs in the queue."""
+    from briefbox.cli.demo import Demo
+
+    stop = stop_on_signals()
+    runner = Demo(host=host, port=port, engine=engine, interval=interval, data_dir=data_dir, stop=stop)
+    problem = runner.check(emails or 12, timeout=timeout) if check else runner.show(emails)
+    if problem:
+        raise typer.Exit(1)
+
+
+def poll() -> None:
+    """Read every mailbox and keep reading. The mailboxes are never changed."""
+    from ingest.poller import Poller
+
+    database, settings = database_for("poll")
+    process = processes.this_process("poll")
+    stop = stop_on_signals()
+    Poller(database, settings, process, hints_for(settings).brief).run(stop)
+    with database.write() as session:
+        processes.leave(session, process)
+
+
+def worker(
+    queue: Annotated[str, typer.Option(help=f"Which queue: {BRIEFS} or {TRAINING}.")] = BRIEFS,
+) -> None:
+    """Brief waiting emails with the model, or run training."""
+    if queue not in (BRIEFS, TRAINING):
+        raise typer.BadParameter(f"expected {BRIEFS} or {TRAINING}", param_hint="--queue")
+    from workers.app import run_worker
+
+    database, settings = database_for("worker" if queue == BRIEFS else queue)
+    run_worker(database, settings, queue)
+
+
+def beat() -> None:
+    """Send the ticks that offer overdue work again."""
+    from workers.app import run_beat
+
+    run_beat(settings_for("beat"))
+
+
+def desk() -> None:
+    """Serve the agent queue to browsers."""
+    from desk.server import serve
+
+    database, settings = database_for("desk")
+    serve(database, settings)
+
+
+def migrate_command(
+    revision: Annotated[str, typer.Argument(help="Revision to go to: head, base, or one by name.")] = "head",
+) -> None:
+    """Bring the database's tables to this version."""
+    settings = settings_for("migrate")
+    database = open_database(settings, check=False)
+    migrate(database, revision)
+    console.print(f"{database.shown_address} is at revision {revision}.")
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGINT and SIGTERM set. A second signal ends the process at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    return stop
+
+
+def _print_set_up_link(database: Database, settings: Settings) -> None:
+    """While nobody can sign in yet: a one-time link for the first admin."""
+    with database.write() as session:
+        people = users.all_of(session)
+        if any(person.password_hash for person in people):
+            return
+        first = next((person for person in people if person.role == "admin"), None)
+        if first is None:
+            _, token = users.create(session, email="admin@localhost", name="Admin", role="admin", actor="up")
+        else:
+            token = users.new_link(session, first)
+    console.print(f"First sign-in, one use, 24 hours: {settings.desk_address}/link/{token}")

@@ -1,0 +1,59 @@
+"""The way back from a dead letter: brief it again, parse its bytes again, or fetch it again."""
+
+from briefbox.db import Database
+from briefbox.errors import NotFoundError, ParseError
+from briefbox.queue import hints_for
+from briefbox.settings import Settings
+from briefbox.store import dead_letters, ledger
+from briefbox.store.mailboxes import get_by_id
+from briefbox.tables import LedgerEntry
+from ingest.mailbox import IMAPMailbox
+from ingest.parse import parse_email
+from ingest.poller import account_of
+
+
+def retry(database: Database, settings: Settings, letter_id: int, *, actor: str) -> str:
+    """Try the failed stage again and say in a sentence what came of it.
+
+    Raises NotFoundError when there is nothing to retry, ParseError when it still cannot be parsed.
+    """
+    with database.read() as session:
+        letter = dead_letters.get(session, letter_id)
+    if letter.resolved_at is not None:
+        raise NotFoundError(f"Dead letter {letter_id} is closed already: {letter.resolution}.")
+    if letter.stage == "brief":
+        with database.write() as session:
+            email_id = dead_letters.retry_brief(session, dead_letters.get(session, letter_id), actor=actor)
+        hints_for(settings).brief([email_id] if email_id else [])
+        return f"Email {email_id} waits for a brief again."
+    raw = _bytes(database, settings, letter_id)
+    try:
+        parsed = parse_email(raw)
+    except ParseError as error:
+        raise ParseError(
+            f"It still cannot be parsed: {error}. Look at its bytes with: briefbox dead-letters export {letter_id} FILE"
+        ) from error
+    with database.write() as session:
+        waiting = ledger.revive(session, dead_letters.get(session, letter_id), raw, parsed, actor=actor)
+    hints_for(settings).brief(waiting)
+    return (
+        "It is in the queue now and waits for a brief." if waiting else "It is stored now; it needs no brief."
+    )
+
+
+def _bytes(database: Database, settings: Settings, letter_id: int) -> bytes:
+    with database.read() as session:
+        letter = dead_letters.get(session, letter_id)
+        if letter.raw_id is not None:
+            return ledger.raw_bytes(session, letter.raw_id)
+        entry = session.get_one(LedgerEntry, letter.ledger_id)
+        row = get_by_id(session, letter.mailbox_id)
+    with IMAPMailbox(account_of(row, settings)) as mailbox:
+        status = mailbox.open_folder(entry.folder)
+        fetched = mailbox.fetch([entry.uid]) if status.uidvalidity == entry.uidvalidity else []
+    raw = fetched[0].raw if fetched else None
+    if raw is None:
+        raise NotFoundError(
+            f"The server does not give UID {entry.uid} of {entry.folder}: {fetched[0].problem if fetched else 'the folder was renumbered'}."
+        )
+    return raw

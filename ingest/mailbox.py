@@ -1,0 +1,736 @@
+"""The mailbox: lists and fetches emails over IMAP and never changes anything on the server.
+
+`Mailbox` is the seam. `IMAPMailbox` is the real one, `FakeMailbox` the one for tests and dry runs.
+Both know UIDs and raw bytes; neither knows the database, the cursor or what an email means.
+"""
+
+import imaplib
+import ipaddress
+import select
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from threading import Event, RLock
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+from imapclient import IMAPClient, imap_utf7
+from imapclient.exceptions import IMAPClientAbortError, IMAPClientError, LoginError, ProtocolError
+
+from briefbox.errors import (
+    FolderMissingError,
+    MailboxError,
+    MailboxLoginError,
+    MailboxProtocolError,
+    MailboxTLSError,
+)
+from briefbox.schemas import FetchedEmail, FolderStatus
+
+# imaplib refuses lines over 1,000,000 bytes, and the answer to UID SEARCH is one line: about 90,000 UIDs.
+# The limit is a module global (an attribute of the connection has no effect), so it is raised for the
+# process; it stays finite, so that a hostile server cannot fill the memory with one endless line.
+imaplib._MAXLINE = max(imaplib._MAXLINE, 10_000_000)  # type: ignore[attr-defined]
+
+# A folder with more emails is searched in windows of UIDs, so that no answer comes near that limit.
+SEARCH_WINDOW = 50_000
+# Servers limit a command line (8,000 bytes is what RFC 7162 asks for): 500 UIDs of 10 digits fit.
+UIDS_PER_COMMAND = 500
+# How soon a stop is noticed while the server has nothing to say.
+STOP_CHECK_SECONDS = 0.5
+# FetchedEmail.problem of a UID that the server listed and then withdrew.
+GONE = "gone"
+
+Security = Literal["tls", "starttls", "none"]
+
+# What IMAPClient's parser raises on answers that no server should give.
+_PARSER_ERRORS = (ProtocolError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+# A NO with one of these is about the server's day, not about the password or the email.
+_PASSING = (
+    "[unavailable]",
+    "[inuse]",
+    "[limit]",
+    "[serverbug]",
+    "[throttled]",
+    "[contactadmin]",
+    "temporar",
+    "too many",
+    "try again",
+    "throttled",
+    "bandwidth",
+    "not connected",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """How to reach one mailbox. The password is left out of repr."""
+
+    host: str
+    port: int
+    username: str
+    password: str = field(repr=False)
+    security: Security = "tls"
+    ca_file: Path | None = None
+    timeout: float = 30.0
+    allow_plaintext: bool = False
+
+
+class Mailbox(Protocol):
+    """One connection to one mailbox, read-only."""
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the server says it can do, in capitals."""
+
+    def open(self) -> None:
+        """Connect and sign in; does nothing when that is done already."""
+
+    def close(self) -> None:
+        """Leave; never raises."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def folders(self) -> list[str]:
+        """Names of the folders that can be opened."""
+
+    def open_folder(self, name: str) -> FolderStatus:
+        """Open a folder read-only; FolderMissingError names the folders that exist."""
+
+    def uids_above(self, uid: int, *, up_to: int | None = None) -> list[int]:
+        """UIDs greater than `uid` (and not greater than `up_to`) in the open folder, ascending."""
+
+    def sizes(self, uids: Sequence[int]) -> dict[int, int]:
+        """Bytes of each email as the server states them: a hint. UIDs without an answer are left out."""
+
+    def fetch(self, uids: Sequence[int]) -> list[FetchedEmail]:
+        """One FetchedEmail for each UID, in the order asked, without marking anything as read."""
+
+    def wait(self, timeout: float) -> None:
+        """Return when the folder may have changed, and after `timeout` seconds at the latest."""
+
+
+class IMAPMailbox:
+    """A mailbox on an IMAP server. Opens folders with EXAMINE and fetches with BODY.PEEK[]."""
+
+    def __init__(self, account: Account, *, stop: Event | None = None) -> None:
+        self.account = account
+        self._stop = stop or Event()
+        self._client: IMAPClient | None = None
+        self._broken = False
+        self._idle_refused = False
+        self._wire_names: dict[str, str] = {}
+        self._status = FolderStatus(uidvalidity=0, exists=0)
+
+    # --- connection
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        with self._plain_errors("was asked what it can do") as client:
+            return frozenset(_words(name) for name in client.capabilities())
+
+    def open(self) -> None:
+        if self._client is not None:
+            return
+        self._check_account()
+        self._broken = self._idle_refused = False
+        try:
+            self._client = self._connect()
+            self._encrypt()
+            self._sign_in()
+        except BaseException:
+            self._broken = True
+            self.close()
+            raise
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is None:
+            return
+        if not self._broken:
+            with suppress(Exception):
+                client.logout()
+                return
+        with suppress(Exception):
+            client.shutdown()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    def _check_account(self) -> None:
+        account = self.account
+        if any(ch in text for text in (account.host, account.username, account.password) for ch in "\r\n\0"):
+            raise MailboxLoginError(
+                "The mailbox's host, user name or password holds a line break, which IMAP cannot carry; set it again with `briefbox mailbox add ...`."
+            )
+        if account.security == "none" and not account.allow_plaintext and not _is_loopback(account.host):
+            raise MailboxTLSError(
+                f"Refused to send the password for {self._where} unencrypted: expected TLS for a host that is not this machine; use `briefbox mailbox add ... --security tls` (or starttls)."
+            )
+
+    @property
+    def _where(self) -> str:
+        return f"{self.account.host}:{self.account.port}"
+
+    def _connect(self) -> IMAPClient:
+        account = self.account
+        try:
+            client = IMAPClient(
+                account.host,
+                port=account.port,
+                ssl=account.security == "tls",
+                ssl_context=self._tls_context() if account.security == "tls" else None,
+                timeout=account.timeout,
+            )
+        except ssl.SSLError as error:
+            raise self._tls_error(error) from error
+        except socket.gaierror as error:
+            raise MailboxError(
+                f"The mailbox server {account.host} cannot be found ({error.strerror}); expected a host name that DNS knows, set with `briefbox mailbox add ... --host HOST`."
+            ) from error
+        except TimeoutError as error:
+            hint = (
+                "" if account.security == "tls" else " (a port that speaks TLS at once needs --security tls)"
+            )
+            raise MailboxError(
+                f"{self._where} did not answer within {account.timeout:g} seconds; check host, port and firewall, set with `briefbox mailbox add ... --host HOST --port PORT`{hint}."
+            ) from error
+        except OSError as error:
+            raise MailboxError(
+                f"{self._where} cannot be reached ({error.strerror or error}); expected an IMAP server there, set with `briefbox mailbox add ... --host HOST --port PORT`."
+            ) from error
+        except (IMAPClientError, ValueError) as error:
+            raise MailboxProtocolError(
+                f"{self._where} did not greet as an IMAP server does: {_words(error) or 'it closed the connection'}; check the port and `--security` with `briefbox mailbox add ...`."
+            ) from error
+        client.normalise_times = False
+        connection = client.socket()
+        # IMAPClient writes a command in pieces: without NODELAY each one costs up to 45 ms (measured).
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return client
+
+    def _tls_context(self) -> ssl.SSLContext:
+        path = self.account.ca_file
+        try:
+            return ssl.create_default_context(cafile=path)
+        except OSError as error:
+            raise MailboxTLSError(
+                f"The certificate authority file {path} cannot be used ({error.strerror or error}); expected a PEM file, set with `briefbox mailbox add ... --ca-file FILE`."
+            ) from error
+
+    def _tls_error(self, error: ssl.SSLError) -> MailboxError:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return MailboxTLSError(
+                f"The certificate of {self._where} does not verify: {error.verify_message}; expected one for {self.account.host} from a known authority, or your own authority given with `briefbox mailbox add ... --ca-file FILE`."
+            )
+        if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return MailboxError(
+                f"{self._where} closed the connection during the TLS handshake; if that stays so, check the port and `briefbox mailbox add ... --security`."
+            )
+        return MailboxTLSError(
+            f"{self._where} does not speak TLS as asked ({error.reason or error}); if it offers STARTTLS, use `briefbox mailbox add ... --security starttls`."
+        )
+
+    def _encrypt(self) -> None:
+        """Turn to TLS where STARTTLS was chosen; there is no way around it."""
+        if self.account.security != "starttls":
+            return
+        assert self._client is not None
+        if not self._client.has_capability("STARTTLS"):
+            raise MailboxTLSError(
+                f"{self._where} does not offer STARTTLS; expected an encrypted connection: use `briefbox mailbox add ... --security tls` with the TLS port (usually 993)."
+            )
+        try:
+            with self._plain_errors("was asked for STARTTLS") as client:
+                client.starttls(self._tls_context())
+        except ssl.SSLError as error:
+            raise self._tls_error(error) from error
+
+    def _sign_in(self) -> None:
+        account = self.account
+        assert self._client is not None
+        # LOGIN carries ASCII only; AUTHENTICATE PLAIN carries UTF-8.
+        is_ascii = (account.username + account.password).isascii()
+        can_plain = self._client.has_capability("AUTH=PLAIN")
+        if not is_ascii and not can_plain:
+            raise MailboxLoginError(
+                f"{self._where} takes only ASCII in user names and passwords; set another password there, and here with `briefbox mailbox add ...`."
+            )
+        plain = can_plain and (not is_ascii or self._client.has_capability("LOGINDISABLED"))
+        try:
+            with self._plain_errors("was asked to sign in") as client:
+                (client.plain_login if plain else client.login)(account.username, account.password)
+        except LoginError as error:
+            raise self._login_error(error) from error
+
+    def _login_error(self, error: LoginError) -> MailboxError:
+        said = _words(error)
+        if self.account.password:
+            said = said.replace(self.account.password, "***")
+        if isinstance(error.__context__, IMAPClientAbortError):
+            return MailboxError(f"{self._where} closed the connection during sign-in: {said}.")
+        if "[privacyrequired]" in said.lower():
+            return MailboxTLSError(
+                f"{self._where} wants an encrypted connection before it takes a password ({said}); use `briefbox mailbox add ... --security starttls`."
+            )
+        if _passes(said):
+            return MailboxError(
+                f"{self._where} cannot sign {self.account.username!r} in now: {said}; it is tried again later."
+            )
+        return MailboxLoginError(
+            f"{self._where} refused the user name or password of {self.account.username!r}: {said}; set them again with `briefbox mailbox add ...` (many providers want an app password)."
+        )
+
+    @contextmanager
+    def _plain_errors(self, asked: str) -> Iterator[IMAPClient]:
+        """Give the connection, and turn what can go wrong with it into a MailboxError."""
+        if self._client is None:
+            raise MailboxError(f"The connection to {self._where} is not open.")
+        try:
+            yield self._client
+        except (MailboxError, LoginError, ssl.SSLCertVerificationError):
+            raise
+        except TimeoutError as error:
+            self._broken = True
+            raise MailboxError(
+                f"{self._where} did not answer within {self.account.timeout:g} seconds when it {asked}."
+            ) from error
+        except (IMAPClientAbortError, OSError) as error:
+            self._broken = True
+            raise MailboxError(
+                f"The connection to {self._where} broke when it {asked}: {_words(error)}."
+            ) from error
+        except _PARSER_ERRORS as error:
+            raise MailboxProtocolError(
+                f"{self._where} gave an answer that cannot be understood when it {asked}: {_words(error)}."
+            ) from error
+        except IMAPClientError as error:
+            raise MailboxError(f"{self._where} said no when it {asked}: {_words(error)}.") from error
+
+    # --- folders
+
+    def folders(self) -> list[str]:
+        with self._plain_errors("was asked for its folders") as client:
+            # Names come as bytes: IMAPClient's own decoding raises on a malformed one and loses all others.
+            client.folder_encode = False
+            try:
+                listed = client.list_folders()
+            finally:
+                client.folder_encode = True
+        names = []
+        for flags, _, wire in listed:
+            if wire is None or {b"\\noselect", b"\\nonexistent"} & {flag.lower() for flag in flags}:
+                continue
+            name = _folder_name(wire)
+            if isinstance(wire, bytes) and wire.isascii():
+                self._wire_names[name] = wire.decode("ascii")
+            names.append(name)
+        return sorted(set(names), key=lambda name: (name.upper() != "INBOX", name))
+
+    def open_folder(self, name: str) -> FolderStatus:
+        if any(ch in name for ch in "\r\n\0"):
+            raise FolderMissingError(f"{name!r} cannot be a folder's name: it holds a line break.")
+        wire = self._wire_names.get(name, imap_utf7.encode(name).decode("ascii"))
+        with self._plain_errors(f"was asked to open the folder {name!r}") as client:
+            client.folder_encode = False
+            try:
+                answer = client.select_folder(wire, readonly=True)
+            except IMAPClientAbortError:
+                raise
+            except IMAPClientError as error:
+                raise self._folder_error(name, _words(error)) from error
+            finally:
+                client.folder_encode = True
+        uidvalidity = answer.get(b"UIDVALIDITY")
+        if uidvalidity is None:
+            raise MailboxProtocolError(
+                f"{self._where} opened the folder {name!r} without a UIDVALIDITY, so its emails have no lasting identity; expected an IMAP4rev1 server."
+            )
+        self._status = FolderStatus(
+            uidvalidity=uidvalidity,
+            exists=answer.get(b"EXISTS", 0),
+            uidnext=answer.get(b"UIDNEXT") or None,
+            highest_modseq=answer.get(b"HIGHESTMODSEQ"),
+            flags=tuple(_words(flag) for flag in answer.get(b"FLAGS", ())),
+        )
+        return self._status
+
+    def _folder_error(self, name: str, said: str) -> MailboxError:
+        """Missing, or only refused now? The list of folders tells."""
+        existing = self.folders()
+        if name in existing or name.upper() == "INBOX":
+            return MailboxError(f"{self._where} refused to open the folder {name!r}: {said}.")
+        return FolderMissingError(
+            f"{self._where} has no folder {name!r} ({said}); it has {', '.join(map(repr, existing)) or 'none'}: choose one with `briefbox mailbox add ... --folder NAME`."
+        )
+
+    # --- emails
+
+    def uids_above(self, uid: int, *, up_to: int | None = None) -> list[int]:
+        found: set[int] = set()
+        for low, high in self._windows(uid + 1, up_to):
+            found.update(self._search(f"{low}:{high or '*'}"))
+        # `n:*` names at least the last email, even when its UID is below n (RFC 3501, 6.4.8).
+        return sorted(u for u in found if u > uid and (up_to is None or u <= up_to))
+
+    def _windows(self, low: int, up_to: int | None) -> Iterator[tuple[int, int | None]]:
+        """Ranges of UIDs, the last one open when `up_to` is; one for a folder of ordinary size."""
+        uidnext = self._status.uidnext
+        top = up_to if up_to is not None else uidnext - 1 if uidnext else 0
+        if self._status.exists > SEARCH_WINDOW:
+            # At most 1,000 commands, however thinly the UIDs are spread.
+            width = max(SEARCH_WINDOW, (top - low) // 1000)
+            while top - low >= width:
+                yield low, low + width - 1
+                low += width
+        # A range whose ends are swapped means the same to a server, so an empty one is not asked for.
+        if up_to is None or low <= up_to:
+            yield low, up_to
+
+    def _search(self, uid_set: str) -> list[int]:
+        with self._plain_errors("was asked for its list of emails") as client:
+            return [int(uid) for uid in client.search(["UID", uid_set])]
+
+    def sizes(self, uids: Sequence[int]) -> dict[int, int]:
+        found = {}
+        for part in _chunks(uids):
+            answers, _ = self._ask(part, ["RFC822.SIZE"])
+            for uid, answer in answers.items():
+                if isinstance(size := answer.get(b"RFC822.SIZE"), int):
+                    found[uid] = size
+        return found
+
+    def fetch(self, uids: Sequence[int]) -> list[FetchedEmail]:
+        found: dict[int, FetchedEmail] = {}
+        for part in _chunks(uids):
+            found |= self._bodies(part)
+            # Some servers omit an email once (Exchange Online does), so a gap is asked for again.
+            if missing := [uid for uid in part if uid not in found]:
+                found |= self._bodies(missing)
+            if missing := [uid for uid in missing if uid not in found]:
+                found |= self._withheld(missing)
+        return [found[uid] for uid in uids]
+
+    def _bodies(self, uids: list[int]) -> dict[int, FetchedEmail]:
+        answers, refused = self._ask(uids, ["BODY.PEEK[]", "RFC822.SIZE", "INTERNALDATE"])
+        found = {
+            uid: FetchedEmail(uid, raw=None, problem=f"{self._where} does not give this email: {why}.")
+            for uid, why in refused.items()
+        }
+        for uid, answer in answers.items():
+            raw, size = answer.get(b"BODY[]"), answer.get(b"RFC822.SIZE")
+            if isinstance(raw, bytes) and raw:
+                found[uid] = FetchedEmail(
+                    uid,
+                    raw=raw,
+                    size=size if isinstance(size, int) else None,
+                    internal_date=_utc(answer.get(b"INTERNALDATE")),
+                )
+        return found
+
+    def _withheld(self, uids: list[int]) -> dict[int, FetchedEmail]:
+        """Not given twice: gone if the server does not list it any more, else a problem to be shown."""
+        listed = set(self._search(",".join(map(str, uids))))
+        problem = f"{self._where} lists this email but gave an empty answer for it, twice."
+        return {uid: FetchedEmail(uid, raw=None, problem=problem if uid in listed else GONE) for uid in uids}
+
+    def _ask(self, uids: list[int], items: list[str]) -> tuple[dict[int, dict[bytes, Any]], dict[int, str]]:
+        """FETCH; the answers, and why there is none for a UID on which the server or the parser stumbles."""
+        if not uids:
+            return {}, {}
+        with self._plain_errors("was asked for emails") as client:
+            try:
+                return client.fetch(uids, items), {}
+            except IMAPClientAbortError:
+                raise
+            except (*_PARSER_ERRORS, IMAPClientError) as error:
+                # What arrived before the complaint would be mixed into the next answer.
+                client._imap.response("FETCH")
+                if not isinstance(error, _PARSER_ERRORS) and _passes(_words(error)):
+                    raise
+                if len(uids) == 1:
+                    return {}, self._refusal(client, uids[0], error)
+        half = len(uids) // 2
+        answers, refused = self._ask(uids[:half], items)
+        more_answers, more_refused = self._ask(uids[half:], items)
+        return answers | more_answers, refused | more_refused
+
+    def _refusal(self, client: IMAPClient, uid: int, error: Exception) -> dict[int, str]:
+        """Is it this email, or is it the server that says no to everything? Then it is no dead letter."""
+        if not isinstance(error, _PARSER_ERRORS) and not client.fetch([uid], ["FLAGS"]):
+            return {}
+        return {uid: _words(error)}
+
+    # --- waiting
+
+    def wait(self, timeout: float) -> None:
+        with self._plain_errors("was waited on") as client:
+            if self._idle_refused or not client.has_capability("IDLE"):
+                self._stop.wait(timeout)
+                client.noop()
+            else:
+                self._idle(client, timeout)
+
+    def _idle(self, client: IMAPClient, timeout: float) -> None:
+        """IDLE as a mere wake-up: the caller looks for new UIDs afterwards in any case.
+
+        idle_check() is not used: it aborts on half a line and hides the end of the connection.
+        """
+        try:
+            client.idle()
+        except IMAPClientAbortError:
+            raise
+        except IMAPClientError as error:
+            self._idle_unusual(error, timeout)
+            return
+        connection = client.socket()
+        # TLS may have decrypted bytes already, which poll() does not see.
+        if not (hasattr(connection, "pending") and connection.pending()):
+            poller = select.poll()
+            poller.register(connection, select.POLLIN)
+            end = time.monotonic() + timeout
+            while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
+                if poller.poll(min(left, STOP_CHECK_SECONDS) * 1000):
+                    break
+        _, said = client.idle_done()
+        for line in said:
+            if line and line[0] == b"BYE":
+                self._broken = True
+                raise MailboxError(f"{self._where} ended the connection: {_words(line[-1])}.")
+
+    def _idle_unusual(self, error: IMAPClientError, timeout: float) -> None:
+        said = _words(error).removeprefix("Unexpected IDLE response: ")
+        if _words(said).startswith("*"):
+            # News came before the server's "go ahead", and where the stream stands is not known any more.
+            self._broken = True
+            raise MailboxError(f"{self._where} answered IDLE with news first; reconnecting.") from error
+        # Refused or throttled: this connection looks at intervals from now on.
+        self._idle_refused = True
+        self._stop.wait(timeout)
+
+
+def _words(said: object) -> str:
+    """A server's or library's own words as one short line of text."""
+    if isinstance(said, BaseException):
+        said = said.args[0] if len(said.args) == 1 else str(said)
+    if isinstance(said, str) and len(said) > 2 and said[:2] in {"b'", 'b"'} and said[-1] == said[1]:
+        # IMAPClient formats bytes into some of its messages.
+        said = said[2:-1]
+    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+    return " ".join("".join(ch if ch.isprintable() else " " for ch in text).split())[:300].rstrip(".")
+
+
+def _passes(said: str) -> bool:
+    return any(sign in said.lower() for sign in _PASSING)
+
+
+def _folder_name(wire: bytes | str) -> str:
+    if isinstance(wire, str):
+        return wire
+    with suppress(UnicodeError):
+        return imap_utf7.decode(wire) if wire.isascii() else wire.decode("utf-8")
+    return wire.decode("latin-1")
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def _utc(moment: object) -> datetime | None:
+    if not isinstance(moment, datetime):
+        return None
+    with suppress(ValueError, OverflowError):
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    return None
+
+
+def _chunks(uids: Sequence[int]) -> Iterator[list[int]]:
+    for start in range(0, len(uids), UIDS_PER_COMMAND):
+        yield list(uids[start : start + UIDS_PER_COMMAND])
+
+
+@dataclass(slots=True)
+class _FakeFolder:
+    uidvalidity: int
+    uidnext: int = 1
+    emails: dict[int, FetchedEmail] = field(default_factory=dict)
+
+
+class FakeMailbox:
+    """A mailbox in memory, with scripted failures, for tests and dry runs.
+
+    It plays server and connection at once. The script's side (append, remove, renumber, fail_next, ...)
+    is not part of `Mailbox`; `fingerprint()` before and after proves that the reader changed nothing.
+    """
+
+    def __init__(self, folders: Sequence[str] = ("INBOX",), *, uidvalidity: int = 1) -> None:
+        self._folders = {name: _FakeFolder(uidvalidity) for name in folders}
+        self._selected: _FakeFolder | None = None
+        self._failures: list[tuple[str, Exception]] = []
+        self._lock = RLock()
+        self._news = Event()
+        self.is_open = False
+        self.calls: Counter[str] = Counter()
+        self.fetched: Counter[int] = Counter()  # how often each UID was asked for
+        self.drop_on_fetch: set[int] = set()  # listed, but gone when fetched
+        self.bad_on_fetch: dict[int, str] = {}  # listed, but not given for this reason
+
+    # --- the script's side
+
+    def append(
+        self,
+        raw: bytes,
+        *,
+        folder: str = "INBOX",
+        uid: int | None = None,
+        internal_date: datetime | None = None,
+    ) -> int:
+        """Deliver an email and wake a waiting reader; returns its UID."""
+        with self._lock:
+            target = self._folders[folder]
+            uid = target.uidnext if uid is None else uid
+            date = internal_date or datetime.now(UTC).replace(microsecond=0)
+            target.emails[uid] = FetchedEmail(uid, raw=raw, size=len(raw), internal_date=date)
+            target.uidnext = max(target.uidnext, uid + 1)
+        self._news.set()
+        return uid
+
+    def remove(self, uid: int, *, folder: str = "INBOX") -> None:
+        """Somebody else deletes an email."""
+        with self._lock:
+            del self._folders[folder].emails[uid]
+
+    def add_folder(self, name: str, *, uidvalidity: int = 1) -> None:
+        """Somebody makes a folder."""
+        with self._lock:
+            self._folders[name] = _FakeFolder(uidvalidity)
+
+    def remove_folder(self, name: str) -> None:
+        """Somebody deletes a folder."""
+        with self._lock:
+            del self._folders[name]
+
+    def renumber(self, uidvalidity: int, *, folder: str = "INBOX") -> None:
+        """The server rebuilds a folder: the same emails under new UIDs and a new UIDVALIDITY."""
+        with self._lock:
+            old = self._folders[folder].emails
+            self._folders[folder] = _FakeFolder(uidvalidity)
+            for email in old.values():
+                if email.raw is not None:
+                    self.append(email.raw, folder=folder, internal_date=email.internal_date)
+
+    def fail_next(self, error: Exception, *, on: str = "fetch", times: int = 1) -> None:
+        """Let the next `times` calls of the method named `on` raise this error."""
+        self._failures += [(on, error)] * times
+
+    def fingerprint(self) -> str:
+        """A hash over everything the mailbox holds."""
+        with self._lock:
+            held = [
+                (name, f.uidvalidity, f.uidnext, sorted(f.emails.items(), key=lambda item: item[0]))
+                for name, f in sorted(self._folders.items())
+            ]
+        return sha256(repr(held).encode()).hexdigest()
+
+    # --- Mailbox
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return frozenset({"IMAP4REV1", "IDLE"})
+
+    def open(self) -> None:
+        self._called("open")
+        self.is_open = True
+
+    def close(self) -> None:
+        self.calls["close"] += 1
+        self.is_open = False
+        self._selected = None
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    def folders(self) -> list[str]:
+        self._called("folders")
+        return list(self._folders)
+
+    def open_folder(self, name: str) -> FolderStatus:
+        self._called("open_folder")
+        with self._lock:
+            if name not in self._folders:
+                raise FolderMissingError(
+                    f"The mailbox has no folder {name!r}; it has {', '.join(map(repr, self._folders)) or 'none'}."
+                )
+            folder = self._selected = self._folders[name]
+            return FolderStatus(folder.uidvalidity, exists=len(folder.emails), uidnext=folder.uidnext)
+
+    def uids_above(self, uid: int, *, up_to: int | None = None) -> list[int]:
+        self._called("uids_above")
+        with self._lock:
+            return sorted(u for u in self._open_emails() if u > uid and (up_to is None or u <= up_to))
+
+    def sizes(self, uids: Sequence[int]) -> dict[int, int]:
+        self._called("sizes")
+        with self._lock:
+            emails = self._open_emails()
+            return {uid: emails[uid].size or 0 for uid in uids if uid in emails}
+
+    def fetch(self, uids: Sequence[int]) -> list[FetchedEmail]:
+        self._called("fetch")
+        self.fetched.update(uids)
+        with self._lock:
+            emails = self._open_emails()
+            return [self._one(emails, uid) for uid in uids]
+
+    def wait(self, timeout: float) -> None:
+        self._called("wait")
+        self._news.wait(timeout)
+        self._news.clear()
+
+    def _one(self, emails: dict[int, FetchedEmail], uid: int) -> FetchedEmail:
+        if uid in self.bad_on_fetch:
+            return FetchedEmail(uid, raw=None, problem=self.bad_on_fetch[uid])
+        if uid in self.drop_on_fetch or uid not in emails:
+            return FetchedEmail(uid, raw=None, problem=GONE)
+        return emails[uid]
+
+    def _open_emails(self) -> dict[int, FetchedEmail]:
+        if self._selected is None:
+            raise MailboxError("No folder is open; expected open_folder() first.")
+        return self._selected.emails
+
+    def _called(self, method: str) -> None:
+        self.calls[method] += 1
+        for scripted in self._failures:
+            if scripted[0] == method:
+                self._failures.remove(scripted)
+                raise scripted[1]
+        if method != "open" and not self.is_open:
+            raise MailboxError("The mailbox is not open; expected open() first.")
