@@ -90,6 +90,9 @@ class Settings(BaseSettings):
         default="transformers",
         description="What writes briefs. `fake` needs no weights and is for tests and dry runs.",
     )
+    fake_engine_seconds: Annotated[float, Field(ge=0, le=600)] = Field(
+        default=0, description="Seconds that the fake engine takes for an email, to try a queue under load."
+    )
     base_model: str = Field(
         default=PACKAGED_MODEL,
         description="`packaged` (SmolLM2-135M-Instruct, comes with the installation) or a folder with a causal language model in safetensors.",

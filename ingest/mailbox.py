@@ -534,6 +534,7 @@ def _words(said: object) -> str:
         # IMAPClient formats bytes into some of its messages.
         said = said[2:-1]
     text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+    text = text.removeprefix("select failed: ").removeprefix("fetch failed: ")
     return " ".join("".join(ch if ch.isprintable() else " " for ch in text).split())[:300].rstrip(".")
 
 

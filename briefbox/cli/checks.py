@@ -59,8 +59,7 @@ def run_audit(
     with database.read() as session:
         findings = accounting.audit(session, all_bytes=all_bytes)
         rows = mailboxes.all_of(session)
-    folders = [] if offline else [_settled(database, settings, row.name) for row in rows]
-    folders = [comparison for group in folders for comparison in group]
+    folders = [] if offline else [c for row in rows for c in _settled(database, settings, row.name)]
     return {
         "clean": all(not f.broken for f in findings)
         and all(not c.missing and not c.problem for c in folders),

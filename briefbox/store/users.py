@@ -11,6 +11,7 @@ from functools import lru_cache
 from hashlib import sha256
 
 from pwdlib import PasswordHash
+from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, delete, func, select, update
 
 from briefbox.db import now
@@ -121,11 +122,11 @@ def use_link(session: Session, token: str) -> User:
     return user
 
 
-def _usable(token: str, moment: datetime) -> tuple[bool, ...]:
+def _usable(token: str, moment: datetime) -> tuple[ColumnElement[bool], ...]:
     return (
-        SignInLink.token_hash == _hash(token),
-        col(SignInLink.used_at).is_(None),  # type: ignore[arg-type]  # an SQL expression
-        SignInLink.expires_at > moment,
+        col(SignInLink.token_hash) == _hash(token),
+        col(SignInLink.used_at).is_(None),
+        col(SignInLink.expires_at) > moment,
     )
 
 

@@ -1,0 +1,209 @@
+"""HTML to the text that a person would see.
+
+Text that is in the HTML but not visible (display:none, size zero, the background's colour) is left out and
+reported: it is a way to talk to the model past the reader. Quotes of mail programs become "> " lines.
+"""
+
+import re
+from dataclasses import dataclass
+
+from inscriptis.css_profiles import CSS_PROFILES
+from inscriptis.html_engine import Inscriptis
+from inscriptis.model.config import ParserConfig
+from lxml import etree  # type: ignore[import-untyped]
+from lxml import html as lxml_html
+
+# Marks that survive inscriptis and are not in any mail's text: they are taken out of it first.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+# More than any person writes; newsletters with embedded pictures stay below it.
+MAX_HTML = 3_000_000
+# Beyond this depth inscriptis would reach Python's recursion limit, and plain text is taken instead.
+MAX_NESTING = 200
+
+_CONFIG = ParserConfig(css=CSS_PROFILES["relaxed"], display_links=False, display_images=False)
+_AT_RULE = re.compile(r"@[\w-]+")
+_RULES = re.compile(r"([^{}]{1,500})\{([^{}]{0,5000})\}")
+_HIDING = re.compile(
+    r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|mso-hide\s*:\s*all|"
+    r"font-size\s*:\s*0*(?:\.0+)?(?:px|pt|em|rem|%)?\s*(?:!important\s*)?(?:;|$)|"
+    r"opacity\s*:\s*0*(?:\.0+)?\s*(?:!important\s*)?(?:;|$)|"
+    r"(?:max-height|max-width|width|height)\s*:\s*0(?:px|pt)?\s*(?:!important\s*)?;.{0,300}overflow\s*:\s*hidden|"
+    r"overflow\s*:\s*hidden\s*;.{0,300}(?:max-height|max-width|width|height)\s*:\s*0(?:px|pt)?\s*(?:!important\s*)?(?:;|$))",
+    re.IGNORECASE,
+)
+_COLOUR = re.compile(r"(?:^|;)\s*color\s*:\s*([^;!]+)", re.IGNORECASE)
+_BACKGROUND = re.compile(r"(?:^|;)\s*background(?:-color)?\s*:\s*([^;!]+)", re.IGNORECASE)
+_RGB = re.compile(r"rgba?\(\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})")
+_NAMED = {"white": "ffffff", "black": "000000", "red": "ff0000", "blue": "0000ff", "green": "008000"}
+_QUOTE_CLASSES = {"gmail_quote", "protonmail_quote", "yahoo_quoted", "tutanota_quote", "zmail_extra"}
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleText:
+    """Text as a person sees it; `hidden` tells that there was more."""
+
+    text: str
+    hidden: bool = False
+    simplified: bool = False
+
+
+def visible_text(source: str) -> VisibleText:
+    """The visible text of an HTML document, quotes as "> " lines."""
+    source = source[:MAX_HTML].replace(_OPEN, "").replace(_CLOSE, "")
+    # An XML declaration with an encoding is refused in front of decoded text.
+    source = re.sub(r"^\s*<\?xml[^>]{0,200}\?>", "", source)
+    if not source.strip():
+        return VisibleText("")
+    try:
+        tree = lxml_html.document_fromstring(source)
+    except (etree.LxmlError, ValueError):
+        return VisibleText(re.sub(r"<[^<>]{0,2000}>", " ", source), simplified=True)
+    hidden = _drop_hidden(tree)
+    _mark_quotes(tree)
+    if _nesting(tree) > MAX_NESTING:
+        return VisibleText(_quote_lines(_plain(tree)), hidden, simplified=True)
+    try:
+        text = Inscriptis(tree, _CONFIG).get_text()
+    except Exception:
+        # inscriptis fails on some broken tables; the words matter more than their layout.
+        return VisibleText(_quote_lines(_plain(tree)), hidden, simplified=True)
+    return VisibleText(_quote_lines(text), hidden)
+
+
+def _drop_hidden(tree: etree._Element) -> bool:
+    classes, ids = _hiding_selectors(tree)
+    styled = bool(tree.xpath("boolean(//style|//link)"))
+    hidden = False
+    for element in list(tree.iter(etree.Element)):
+        if element.tag in {"script", "style", "template", "title"}:
+            _drop(element)
+        elif _is_hidden(element, classes, ids, styled=styled) and element.getparent() is not None:
+            hidden = hidden or bool(
+                "".join(element.itertext()).strip(" \t\r\n\u00a0\u200b\u200c\u200d\u034f")
+            )
+            _drop(element)
+    return hidden
+
+
+def _is_hidden(element: etree._Element, classes: set[str], ids: set[str], *, styled: bool) -> bool:
+    if element.tag in {"html", "body"}:
+        return False
+    style = element.get("style", "")
+    if element.get("hidden") is not None or element.get("id", "").lower() in ids:
+        return True
+    if classes and classes & set(element.get("class", "").lower().split()):
+        return True
+    if element.tag == "input":
+        return True
+    return bool(style) and (bool(_HIDING.search(style[:2000])) or _same_colour(element, style, styled=styled))
+
+
+def _same_colour(element: etree._Element, style: str, *, styled: bool) -> bool:
+    """Whether the text has the colour of what is certainly behind it."""
+    colour = _hex(found[1]) if (found := _COLOUR.search(style[:2000])) else ""
+    if not colour:
+        return False
+    at: etree._Element | None = element
+    while at is not None:
+        behind = _BACKGROUND.search(at.get("style", "")[:2000])
+        shown = behind[1] if behind else at.get("bgcolor", "")
+        if at.get("background") or "url(" in shown or "gradient" in shown:
+            return False
+        if shown and (known := _hex(shown)):
+            return known == colour
+        at = at.getparent()
+    # Nothing said: mail is white, unless a stylesheet may have painted it.
+    return colour == "ffffff" and not styled
+
+
+def _hex(colour: str) -> str:
+    colour = colour.strip().lower().split(" ")[0] if "rgb" not in colour.lower() else colour.strip().lower()
+    if found := _RGB.match(colour):
+        return "".join(f"{min(int(part), 255):02x}" for part in found.groups())
+    if re.fullmatch(r"#?[0-9a-f]{6}", colour):
+        return colour.lstrip("#")
+    if re.fullmatch(r"#[0-9a-f]{3}", colour):
+        return "".join(2 * ch for ch in colour[1:])
+    return _NAMED.get(colour, "")
+
+
+def _hiding_selectors(tree: etree._Element) -> tuple[set[str], set[str]]:
+    """Classes and ids that the document's own stylesheet hides for everybody."""
+    classes: set[str] = set()
+    ids: set[str] = set()
+    for style in tree.iter("style"):
+        for selectors, rules in _RULES.findall(_without_at_blocks((style.text or "")[:200_000])):
+            if _HIDING.search(rules):
+                for selector in selectors.lower().split(","):
+                    if found := re.fullmatch(r"\s*[a-z]*([.#])([\w-]+)\s*", selector):
+                        (classes if found[1] == "." else ids).add(found[2])
+    return classes, ids
+
+
+def _without_at_blocks(css: str) -> str:
+    """Without @media and the like, whose rules hold on some screens only."""
+    css = re.sub(r"/\*.*?\*/|<!--|-->", "", css, flags=re.DOTALL)
+    kept, at = [], 0
+    while found := _AT_RULE.search(css, at):
+        kept.append(css[at : found.start()])
+        depth = 0
+        at = len(css)
+        for index in range(found.end(), len(css)):
+            depth += {"{": 1, "}": -1}.get(css[index], 0)
+            if (css[index] == "}" and depth <= 0) or (css[index] == ";" and depth == 0):
+                at = index + 1
+                break
+    kept.append(css[at:])
+    return "".join(kept)
+
+
+def _drop(element: etree._Element) -> None:
+    """Take an element out and leave the text after it where it is."""
+    parent = element.getparent()
+    if parent is None:
+        return
+    if element.tail:
+        before = element.getprevious()
+        if before is not None:
+            before.tail = (before.tail or "") + element.tail
+        else:
+            parent.text = (parent.text or "") + element.tail
+    parent.remove(element)
+
+
+def _mark_quotes(tree: etree._Element) -> None:
+    for quote in tree.iter("blockquote"):
+        marked = quote.get("type", "").lower() == "cite" or bool(
+            _QUOTE_CLASSES & set(quote.get("class", "").lower().split())
+        )
+        if marked:
+            quote.text = _OPEN + (quote.text or "")
+            end = etree.SubElement(quote, "div")
+            end.text = _CLOSE
+
+
+def _quote_lines(text: str) -> str:
+    """Turn the marks into "> " and the layout's wide gaps into narrow ones."""
+    depth, lines = 0, []
+    for line in text.replace("\u00a0", " ").split("\n"):
+        opened = line.count(_OPEN)
+        closed = line.count(_CLOSE)
+        depth += opened
+        bare = re.sub(r"[ \t]{3,}", "  ", line.replace(_OPEN, "").replace(_CLOSE, "")).strip()
+        if bare or not (opened or closed):
+            lines.append(f"{'> ' * depth}{bare}".rstrip() if depth else bare)
+        depth = max(0, depth - closed)
+    return "\n".join(lines)
+
+
+def _nesting(tree: etree._Element) -> int:
+    deepest = depth = 0
+    for event, _ in etree.iterwalk(tree, events=("start", "end")):
+        depth += 1 if event == "start" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _plain(tree: etree._Element) -> str:
+    parts = (text.strip() for text in tree.itertext())
+    return "\n".join(text for text in parts if text)
