@@ -42,6 +42,7 @@ class Database:
         """A session for reading; what it changed is thrown away. Raises DatabaseBusyError, DatabaseError."""
         with self._errors_in_words(), Session(self.engine, expire_on_commit=False) as session:
             yield session
+            session.expunge_all()  # a rollback would empty the rows that the caller keeps
             session.rollback()
 
     @contextmanager

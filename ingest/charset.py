@@ -64,6 +64,13 @@ _JAPANESE = ("iso2022_jp", "iso2022_jp_2", "iso2022_jp_ext", "iso2022_jp_2004")
 _JIS_RUN = re.compile(rb"\x1b\$[@B](.*?)(?=\x1b|$)", re.DOTALL)
 
 
+_WINDOWS = {
+    byte: bytes((byte,)).decode(_LATIN)
+    for byte in range(0x80, 0xA0)
+    if byte not in {0x81, 0x8D, 0x8F, 0x90, 0x9D}
+}
+
+
 def _as_latin(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeDecodeError):
         raise error
@@ -141,4 +148,4 @@ def _is_utf8(data: bytes) -> bool:
 
 def _latin(data: bytes) -> str:
     """Windows-1252; its five unused bytes as Latin-1 has them."""
-    return "".join(bytes((byte,)).decode(_LATIN, "ignore") or chr(byte) for byte in data)
+    return data.decode("latin-1").translate(_WINDOWS)

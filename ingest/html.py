@@ -16,13 +16,12 @@ from lxml import html as lxml_html
 # Marks that survive inscriptis and are not in any mail's text: they are taken out of it first.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 # More than any person writes; newsletters with embedded pictures stay below it.
-MAX_HTML = 3_000_000
+MAX_HTML = 2_000_000
 # Beyond this depth inscriptis would reach Python's recursion limit, and plain text is taken instead.
 MAX_NESTING = 200
 
 _CONFIG = ParserConfig(css=CSS_PROFILES["relaxed"], display_links=False, display_images=False)
 _AT_RULE = re.compile(r"@[\w-]+")
-_RULES = re.compile(r"([^{}]{1,500})\{([^{}]{0,5000})\}")
 _HIDING = re.compile(
     r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|mso-hide\s*:\s*all|"
     r"font-size\s*:\s*0*(?:\.0+)?(?:px|pt|em|rem|%)?\s*(?:!important\s*)?(?:;|$)|"
@@ -57,17 +56,23 @@ def visible_text(source: str) -> VisibleText:
     try:
         tree = lxml_html.document_fromstring(source)
     except (etree.LxmlError, ValueError):
-        return VisibleText(re.sub(r"<[^<>]{0,2000}>", " ", source), simplified=True)
+        return VisibleText(_without_tags(source), simplified=True)
     hidden = _drop_hidden(tree)
     _mark_quotes(tree)
     if _nesting(tree) > MAX_NESTING:
-        return VisibleText(_quote_lines(_plain(tree)), hidden, simplified=True)
+        # lxml gives up at 255 levels and drops the rest, text and all.
+        text = _quote_lines(_plain(tree))
+        return VisibleText(text if text.strip() else _without_tags(source), hidden, simplified=True)
     try:
         text = Inscriptis(tree, _CONFIG).get_text()
     except Exception:
         # inscriptis fails on some broken tables; the words matter more than their layout.
         return VisibleText(_quote_lines(_plain(tree)), hidden, simplified=True)
     return VisibleText(_quote_lines(text), hidden)
+
+
+def _without_tags(source: str) -> str:
+    return " ".join(re.sub(r"<[^<>]{0,2000}>", " ", source).split())
 
 
 def _drop_hidden(tree: etree._Element) -> bool:
@@ -132,17 +137,28 @@ def _hiding_selectors(tree: etree._Element) -> tuple[set[str], set[str]]:
     classes: set[str] = set()
     ids: set[str] = set()
     for style in tree.iter("style"):
-        for selectors, rules in _RULES.findall(_without_at_blocks((style.text or "")[:200_000])):
-            if _HIDING.search(rules):
-                for selector in selectors.lower().split(","):
+        for block in _without_at_blocks(_without_comments((style.text or "")[:200_000])).split("}"):
+            selectors, _, rules = block.partition("{")
+            if _HIDING.search(rules[:2000]):
+                for selector in selectors[-500:].lower().split(","):
                     if found := re.fullmatch(r"\s*[a-z]*([.#])([\w-]+)\s*", selector):
                         (classes if found[1] == "." else ids).add(found[2])
     return classes, ids
 
 
+def _without_comments(css: str) -> str:
+    kept, at = [], 0
+    while (start := css.find("/*", at)) >= 0:
+        kept.append(css[at:start])
+        at = css.find("*/", start) + 2
+        if at < 2:
+            return "".join(kept)
+    kept.append(css[at:])
+    return "".join(kept).replace("<!--", "").replace("-->", "")
+
+
 def _without_at_blocks(css: str) -> str:
     """Without @media and the like, whose rules hold on some screens only."""
-    css = re.sub(r"/\*.*?\*/|<!--|-->", "", css, flags=re.DOTALL)
     kept, at = [], 0
     while found := _AT_RULE.search(css, at):
         kept.append(css[at : found.start()])

@@ -22,7 +22,7 @@ from hashlib import sha256
 from briefbox.errors import ParseError
 from briefbox.schemas import Address, Attachment, ParsedEmail
 from ingest.charset import decode
-from ingest.html import visible_text
+from ingest.html import MAX_HTML, visible_text
 from ingest.kind import classify
 from ingest.reply import new_text
 
@@ -47,6 +47,7 @@ _PART_HEADER = re.compile(rb"^content-(?:type|disposition):[^\n]*(?:\n[ \t][^\n]
 _BOUNDARY = re.compile(rb"""boundary\*?\d?\*?\s*=\s*(?:"([^"\r\n]{1,200})"|([^\s;"]{1,200}))""", re.I)
 _DASHES = re.compile(rb"^--([^\r\n]{1,210})\r?$", re.M)
 _WORD = re.compile(r"=\?([^?\s]{1,80})\?([BbQq])\?([^?]*)\?=")
+_ADDRESS_WORD = re.compile(r'(?:"[^"]*"|[^\s"])+|"')
 _ID = re.compile(r"<([^<>]+)>")
 _FORWARD = re.compile(r"^\s*(fwd?|wg|tr|rv|i|vs|doorst|enc|pd|пересл|转发|轉寄|転送)\s*[:：]", re.IGNORECASE)
 _SEE_HTML = re.compile(
@@ -326,22 +327,50 @@ def _members(text: str) -> Iterator[str]:
 
 
 def _address(member: str) -> Address:
-    member = member.strip()
-    if found := re.search(r"<([^<>]*)>\s*[^<>]*$", member):
-        name, address = member[: found.start()], found[1]
-    elif "@" in member:
-        comment = re.search(r"\(([^()]*)\)", member)
-        name = comment[1] if comment else ""
-        words = re.sub(r"\([^()]*\)", " ", member).split()
-        address = next((word for word in words if "@" in word), "")
+    outside, comment, bracketed = _anatomy(member)
+    if bracketed:
+        name, address = outside, bracketed
     else:
-        name, address = member, ""
+        words = _ADDRESS_WORD.findall(outside)
+        address = next((word for word in words if "@" in word), "")
+        name = comment or " ".join(word for word in words if word != address)
+    address = _one_line(address)
+    if not address.startswith('"'):
+        address = "".join(address.split()).strip("'<>")
     name = re.sub(r"\\(.)", r"\1", name.strip().removeprefix('"').removesuffix('"'))
-    address = "".join(_one_line(address).split()).strip("'\"<>")
     shown = _one_line(_decode_header(name.encode("utf-8", "replace"))[0]).strip("\"' ")
     if address.lower() == shown.lower():
         shown = ""
     return Address(name=shown[:MAX_NAME], address=address[:MAX_NAME])
+
+
+def _anatomy(member: str) -> tuple[str, str, str]:
+    """The words outside comments and brackets, the last comment, and what the last brackets hold."""
+    outside: list[str] = []
+    comment: list[str] = []
+    bracketed: list[str] = []
+    into = outside
+    depth = 0
+    quoted = escaped = False
+    for ch in member:
+        if escaped or quoted:
+            escaped, quoted = not escaped and ch == "\\", quoted and (escaped or ch != '"')
+            into.append(ch)
+        elif ch == "(" or (ch == ")" and depth):
+            if ch == "(" and depth == 0:
+                comment = []
+            if (ch == "(" and depth) or (ch == ")" and depth > 1):
+                comment.append(ch)
+            depth += 1 if ch == "(" else -1
+            into = comment if depth else outside
+        elif ch == "<" and not depth:
+            into = bracketed = []
+        elif ch == ">" and not depth:
+            into = outside
+        else:
+            escaped, quoted = ch == "\\", ch == '"' and not depth
+            into.append(ch)
+    return "".join(outside), "".join(comment), "".join(bracketed)
 
 
 def _sent_at(value: str) -> datetime | None:
@@ -375,7 +404,7 @@ def _walk(part: "Message[str, str]", body: _Body, *, depth: int) -> None:
             for child in children:
                 _walk(child, body, depth=depth + 1)
     else:
-        _leaf(part, kind, body)
+        _leaf(part, kind, body, is_root=depth == 0)
 
 
 def _alternative(children: list["Message[str, str]"], body: _Body, *, depth: int) -> None:
@@ -406,21 +435,28 @@ def _says_nothing(texts: list[str]) -> bool:
     return not text or (len(text) < 300 and bool(_SEE_HTML.search(text)) and text.count("\n") < 5)
 
 
-def _leaf(part: "Message[str, str]", kind: str, body: _Body) -> None:
+def _leaf(part: "Message[str, str]", kind: str, body: _Body, *, is_root: bool) -> None:
     disposition = str(part.get("content-disposition", "")).split(";")[0].strip().lower()
     if kind in _MACHINERY:
         if kind.endswith("delivery-status"):
             body.dsn_actions += _dsn_actions(part)
         return
     name = _file_name(part)
-    is_file = disposition == "attachment" or (bool(name) and kind not in {"text/plain", "text/html"})
+    # A named text is a file as well, unless it is all the text there is.
+    is_file = disposition == "attachment" or (
+        bool(name) and (not kind.startswith("text/") or bool(body.texts))
+    )
+    if is_root and kind in {"text/plain", "text/html"}:
+        is_file = False
     if kind.startswith("message/"):
         _attach(part, kind, name or _nested_name(part), body)
     elif kind == "text/calendar" and not is_file:
         body.calendars.append(_calendar(_text(part, body)))
     elif kind.startswith(("text/", "multipart/")) and not is_file:
         _inline_text(part, kind, body)
-    elif kind in {"application/pkcs7-mime", "application/x-pkcs7-mime"}:
+    elif kind in {"application/pkcs7-mime", "application/x-pkcs7-mime"} and "signed" not in _parameter(
+        part, "smime-type"
+    ):
         body.warn("encrypted")
     elif disposition != "attachment" and part.get("content-id") and kind.startswith("image/"):
         return
@@ -442,7 +478,10 @@ def _inline_text(part: "Message[str, str]", kind: str, body: _Body) -> None:
 
 
 def _attach(part: "Message[str, str]", kind: str, name: str, body: _Body) -> None:
-    size = len(part.as_bytes()) if part.is_multipart() else len(_payload(part))
+    try:
+        size = len(part.as_bytes()) if part.is_multipart() else len(_payload(part))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        size = 0  # A part that cannot be written out again is still listed.
     if not name:
         name = f"attachment-{len(body.attachments) + 1}{mimetypes.guess_extension(kind) or ''}"
     body.attachments.append(Attachment(name=name, type=_one_line(kind)[:100], size=size))
@@ -450,27 +489,27 @@ def _attach(part: "Message[str, str]", kind: str, name: str, body: _Body) -> Non
 
 def _payload(part: "Message[str, str]") -> bytes:
     """The part's bytes without their transfer encoding, as far as they can be made out."""
-    payload = part.get_payload()
-    if not isinstance(payload, str):
-        return b""
-    data = payload.encode("utf-8", "surrogateescape")
     encoding = str(part.get("content-transfer-encoding", "")).strip().lower()
     if encoding == "base64":
-        return _base64(data)
-    if encoding == "quoted-printable":
-        return quopri.decodestring(data)
-    if encoding in {"x-uuencode", "uuencode", "uue", "x-uue"}:
-        decoded = part.get_payload(decode=True)
-        return decoded if isinstance(decoded, bytes) else data
-    return data
+        payload = part.get_payload()
+        return _base64(payload.encode("ascii", "ignore")) if isinstance(payload, str) else b""
+    decoded = part.get_payload(decode=True)
+    return decoded if isinstance(decoded, bytes) else b""
 
 
 def _base64(data: bytes) -> bytes:
-    """Base64 with whatever senders leave in it: blanks, no padding, text behind the end."""
-    data = re.sub(rb"[^A-Za-z0-9+/]", b"", data.split(b"\n\n--")[0].partition(b"=")[0])
-    if len(data) % 4 == 1:
-        data = data[:-1]
-    return binascii.a2b_base64(data + b"=" * (-len(data) % 4))
+    """Base64 with what senders do to it: stray bytes, no padding, several ends, a list's footer behind it."""
+    taken: list[bytes] = []
+    for line in data.split(b"\n"):
+        stripped = line.strip()
+        if taken and (b" " in stripped or stripped.startswith((b"__", b"--"))):
+            break
+        taken.append(re.sub(rb"[^A-Za-z0-9+/=]", b"", stripped))
+    decoded = []
+    for run in b"".join(taken).split(b"="):
+        whole = run[:-1] if len(run) % 4 == 1 else run
+        decoded.append(binascii.a2b_base64(whole + b"=" * (-len(whole) % 4)))
+    return b"".join(decoded)
 
 
 def _text(part: "Message[str, str]", body: _Body) -> str:
@@ -479,6 +518,10 @@ def _text(part: "Message[str, str]", body: _Body) -> str:
     if not charset and part.get_content_type() == "text/html":
         found = re.search(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w-]{1,40})""", data[:2048], re.I)
         charset = found[1].decode("ascii", "replace") if found else ""
+    most = MAX_HTML if part.get_content_type() == "text/html" else 4 * MAX_TEXT
+    if len(data) > most:
+        data = data[: data.rfind(b"\n", 0, most) + 1 or most]
+        body.warn("text cut")
     text, guessed = decode(data, charset)
     if guessed:
         body.warn("charset guessed")

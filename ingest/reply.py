@@ -71,6 +71,7 @@ def new_text(text: str, *, forwarded: bool = False) -> str:
     `forwarded` says that the subject calls it a forward: then the forwarded mail is the content.
     """
     lines = text.split("\n")
+    cites = forwarded or _only_cites(lines)
     kept: list[str] = []
     at = 0
     while at < len(lines):
@@ -91,7 +92,7 @@ def new_text(text: str, *, forwarded: bool = False) -> str:
                 break
             at += intro
             continue
-        if _QUOTED.match(line) and not forwarded:
+        if _QUOTED.match(line) and not cites:
             kept.append("")
             at += 1
             continue
@@ -110,6 +111,15 @@ def _short(line: str) -> str:
 
 def _has_words(lines: list[str]) -> bool:
     return any(line.strip() and not _RULE.match(_short(line)) for line in lines)
+
+
+def _only_cites(lines: list[str]) -> bool:
+    """Whether "> " marks a passage that the sender cites, in a mail that answers none."""
+    written = [line for line in lines if line.strip()]
+    quoted = sum(bool(_QUOTED.match(line)) for line in written)
+    if not quoted or 2 * quoted >= len(written) or _QUOTED.match(written[0]) or _QUOTED.match(written[-1]):
+        return False
+    return not any(_intro_length(lines, at) for at in range(len(lines)))
 
 
 def _next_text(lines: list[str], at: int) -> int | None:

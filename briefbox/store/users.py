@@ -159,7 +159,9 @@ def set_password(session: Session, user: User, password: str, *, keep_session: s
     audit_log.record(session, user.email, "password set", user.email)
 
 
-def check_password(session: Session, email: str, password: str, *, address: str) -> User:
+def check_password(
+    session: Session, email: str, password: str, *, address: str, action: str = "signed in"
+) -> User:
     """The person who signs in from the network address `address`. Raises InvalidValueError in one sentence.
 
     A failure is committed here: the error would roll it back, and the count is what stops guessing.
@@ -180,7 +182,7 @@ def check_password(session: Session, email: str, password: str, *, address: str)
         user.password_hash = better
         session.add(user)
     session.exec(delete(LoginFailure).where(col(LoginFailure.key) == f"account:{account}"))
-    audit_log.record(session, user.email, "signed in", user.email, address=address)
+    audit_log.record(session, user.email, action, user.email, address=address)
     return user
 
 
