@@ -55,7 +55,7 @@ check: lint ## lint and the fast tests: before every commit
 test: lint ## lint and all tests, with the reason of each skip
 	@.venv/bin/pytest $(ARGS)
 
-lock: $(DEV_STAMP) ## write both locks again (newest versions: ARGS=--upgrade); some minutes
+lock: $(DEV_STAMP) ## write both locks again (newest versions: ARGS=--upgrade); about ten minutes
 	@.venv/bin/python scripts/lock.py $(ARGS)
 
 # The files of docker-compose.yml. Existing ones are kept: a new key could not read the stored mailbox passwords.

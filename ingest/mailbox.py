@@ -513,7 +513,8 @@ class IMAPMailbox:
         for line in said:
             if line and line[0] == b"BYE":
                 self._broken = True
-                raise MailboxError(f"{self._where} ended the connection: {_words(line[-1])}.")
+                why = " ".join(map(_words, line[1:]))
+                raise MailboxError(f"{self._where} ended the connection: {why}.")
 
     def _idle_unusual(self, error: IMAPClientError, timeout: float) -> None:
         said = _words(error).removeprefix("Unexpected IDLE response: ")

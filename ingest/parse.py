@@ -532,8 +532,14 @@ def _text(part: "Message[str, str]", body: _Body) -> str:
 
 def _parameter(part: "Message[str, str]", name: str, header: str = "content-type") -> str:
     """A parameter of a header, RFC 2231 or not; "" when there is none or it cannot be read."""
+    values = _all(part, header)
+    if not values:
+        return ""
+    # The part's own header would come with raw UTF-8 replaced by U+FFFD.
+    clean: Message[str, str] = Message()
+    clean[header] = decode(re.sub(rb"\r?\n[ \t]?|\r", b" ", values[0]), None)[0]
     try:
-        value = part.get_param(name, "", header)
+        value = clean.get_param(name, "", header)
     except (ValueError, LookupError, TypeError, AttributeError):
         return ""
     if isinstance(value, tuple):

@@ -27,6 +27,8 @@ _JAPANESE_INTRO = re.compile(r"^\s*\d{4}年\d{1,2}月\d{1,2}日.*[@＠].*[:：]$
 _DATE_OR_TIME = re.compile(r"\d{1,2}[:.]\d{2}|\b(19|20)\d\d\b|\d{1,2}[./-]\d{1,2}[./-]\d{2}")
 _CLOCK_OR_ADDRESS = re.compile(r"\d{1,2}:\d{2}|@")
 
+_LEAD = re.compile(r"^\W*(on|am|le|el|il|op|em|den|dne|dnia|w dniu|vào|at)\b.*\d", re.IGNORECASE)
+
 _HISTORY = re.compile(
     r"^\s*[-_*=]{2,}\s*(original message|original email|urspr[üu]ngliche (nachricht|mail|e-mail)|originalnachricht|"
     r"message d['’]origine|message original|mensaje original|messaggio originale|oorspronkelijk bericht|"
@@ -129,21 +131,28 @@ def _next_text(lines: list[str], at: int) -> int | None:
 
 def _intro_length(lines: list[str], at: int) -> int:
     """How many lines "On ... wrote:" takes from here; 0 when it does not begin here."""
-    first = _short(lines[at]).strip()
-    if not first or first.startswith(">"):
-        return 0
-    joined = ""
-    for count, line in enumerate(lines[at : at + _INTRO_LINES], start=1):
-        stripped = line.strip()
-        if not stripped or stripped.startswith(">") or len(joined) + len(stripped) > _LONGEST_INTRO:
+    taken: list[str] = []
+    for line in lines[at : at + _INTRO_LINES]:
+        stripped = _short(line).strip()
+        if not stripped or stripped.startswith(">"):
             return 0
-        joined = f"{joined} {stripped}"
+        taken.append(stripped)
         if stripped[-1] in ":：":
-            return count if _is_intro(joined.strip(), lines, at + count) else 0
-    return 0
+            break
+    else:
+        return 0
+    # The sentence above an introduction is not its first line: it begins where its date does.
+    starts = [n for n in range(len(taken)) if _is_intro(" ".join(taken[n:]), lines, at + len(taken))]
+    return len(taken) if starts and max(starts, key=lambda n: (_looks_first(taken[n]), n)) == 0 else 0
+
+
+def _looks_first(line: str) -> int:
+    return 2 if _LEAD.match(line) else 1 if _DATE_OR_TIME.search(line) else 0
 
 
 def _is_intro(joined: str, lines: list[str], after: int) -> bool:
+    if len(joined) > _LONGEST_INTRO:
+        return False
     follows = _next_text(lines, after)
     quote_follows = follows is not None and bool(_QUOTED.match(lines[follows]))
     if _JAPANESE_INTRO.match(joined):

@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from ingest.parse import parse_email
 from sqlmodel import Session
 
 from briefbox.db import Database, migrate
@@ -16,6 +15,7 @@ from briefbox.settings import Settings, load_settings
 from briefbox.store import ledger, mailboxes
 from briefbox.store.ledger import Arrival
 from briefbox.tables import Mailbox, User
+from ingest.parse import parse_email
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from typing import Any
 from celery.signals import worker_ready, worker_shutting_down
 
 from briefbox.db import Database
-from briefbox.queue import BRIEFS, make_celery
+from briefbox.queue import BRIEFS, make_celery, ping
 from briefbox.settings import Settings
 from briefbox.store import processes
 from models.engine import make_engine
@@ -18,7 +18,12 @@ log = logging.getLogger(__name__)
 
 
 def run_worker(database: Database, settings: Settings, queue: str) -> None:
-    """Work on `queue` until SIGTERM or SIGINT. Raises ModelError before anything is taken when the model cannot be used."""
+    """Work on `queue` until SIGTERM or SIGINT.
+
+    Raises QueueError when Redis is not there at the start (later it is waited for), and ModelError before
+    anything is taken when the model cannot be used.
+    """
+    ping(settings)
     app = make_celery(settings)
     process = processes.this_process("worker" if queue == BRIEFS else queue)
     if queue == BRIEFS:
@@ -58,7 +63,8 @@ def run_worker(database: Database, settings: Settings, queue: str) -> None:
 
 
 def run_beat(settings: Settings) -> None:
-    """Send the schedule's ticks until SIGTERM or SIGINT."""
+    """Send the schedule's ticks until SIGTERM or SIGINT. Raises QueueError when Redis is not there at the start."""
+    ping(settings)
     app = make_celery(settings)
     app.conf.beat_schedule = beat_schedule(settings)
     # Kept in memory: nothing in this schedule is worth remembering over a restart.

@@ -21,7 +21,6 @@ from threading import Event, Thread
 
 import httpx
 from imapclient import IMAPClient
-from ingest.parse import parse_email
 from rich.table import Table
 from sqlmodel import col, select
 
@@ -35,6 +34,7 @@ from briefbox.schemas import EmailKind
 from briefbox.settings import PREFIX, Settings, load_settings
 from briefbox.store import mailboxes, secrets, users
 from briefbox.tables import Brief, Conversation, Correction, Email, Mailbox
+from ingest.parse import parse_email
 
 INBOX_USER = "support@larkspur.example"
 DEFAULT_PORT = 8025

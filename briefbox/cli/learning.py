@@ -7,7 +7,7 @@ import typer
 from rich.progress import Progress
 
 from briefbox.cli.context import actor, database_for
-from briefbox.cli.output import age, console, print_json, print_table
+from briefbox.cli.output import age, console, errors, print_json, print_table
 from briefbox.db import Database
 from briefbox.errors import TrainingError
 from briefbox.queue import hints_for
@@ -88,7 +88,11 @@ def train(
             TrainingRun(dataset_id=chosen.id, base_model=settings.base_model, method=method),
             actor=actor(),
         )
-    hints_for(settings).train(run.id)
+    if not hints_for(settings).train(run.id):
+        errors.print(
+            f"Redis cannot be reached now; run {run.id} waits in the database and is taken up when it is back.",
+            style="yellow",
+        )
     if wait:
         run = _wait(database, settings, run, quiet=as_json)
     with database.read() as session:

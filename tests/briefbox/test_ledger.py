@@ -2,7 +2,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from ingest.parse import parse_email
 from sqlmodel import func, select
 
 from briefbox.db import Database
@@ -11,6 +10,7 @@ from briefbox.schemas import FetchedEmail
 from briefbox.store import accounting, dead_letters, ledger, mailboxes
 from briefbox.store.ledger import Arrival
 from briefbox.tables import Conversation, DeadLetter, Email, FolderCursor, LedgerEntry, Mailbox
+from ingest.parse import parse_email
 from tests.conftest import arrival, commit, make_email
 
 Deliver = Callable[..., list[int]]

@@ -1,0 +1,67 @@
+"""The templates and how they say times, sizes and percentages."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+def load_pages() -> Environment:
+    """The environment of all templates: everything is escaped unless a template says otherwise, and none does."""
+    pages = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters.update(age=age, ago=ago, exact=exact, size=size, percent=percent, first_line=first_line)
+    return pages
+
+
+def age(moment: datetime) -> str:
+    """How long ago, in one short unit. static/desk.js keeps it up to date and must say the same."""
+    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
+    if seconds < MINUTE:
+        return "now"
+    if seconds < HOUR:
+        return f"{seconds // MINUTE} min"
+    if seconds < DAY:
+        return f"{seconds // HOUR} h"
+    days = seconds // DAY
+    return "1 day" if days == 1 else f"{days} days"
+
+
+def ago(moment: datetime) -> str:
+    """The same inside a sentence."""
+    said = age(moment)
+    return "just now" if said == "now" else f"{said} ago"
+
+
+def exact(moment: datetime) -> str:
+    """The moment itself, for a tooltip."""
+    return f"{moment.astimezone(UTC):%d %b %Y, %H:%M} UTC"
+
+
+def size(num_bytes: int) -> str:
+    """Bytes for people."""
+    if num_bytes < 1000:
+        return f"{num_bytes} bytes"
+    if num_bytes < 1_000_000:
+        return f"{num_bytes / 1000:.0f} kB"
+    return f"{num_bytes / 1_000_000:.1f} MB"
+
+
+def percent(share: float) -> str:
+    """A probability for people."""
+    return f"{round(share * 100)} %"
+
+
+def first_line(text: str) -> str:
+    """The first line that says something."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")

@@ -1,0 +1,182 @@
+"""What writes briefs: the protocol, the fake that ships in the product, and the choice by setting.
+
+Importing this reaches no deep-learning library; the real engine is imported when it is made.
+"""
+
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from briefbox.errors import AdapterError, ModelError, OutOfMemoryError
+from briefbox.schemas import Brief, BriefField, BriefRequest, LabelScore, Provenance
+from briefbox.settings import Settings
+from models.prompt import PROMPT_VERSION, allowed_labels
+from models.registry import WEIGHTS_FILE, read_card
+from models.text import compact, one_line, sentences, shorten
+
+
+class Engine(Protocol):
+    """Text in, brief out. One engine belongs to one thread."""
+
+    @property
+    def name(self) -> str:
+        """Which engine it is, as stored with every brief."""
+        ...
+
+    @property
+    def base_model(self) -> str:
+        """The base model's name."""
+        ...
+
+    @property
+    def adapter(self) -> str:
+        """The name of the adapter in use; "" for the bare base model."""
+        ...
+
+    def brief(self, requests: Sequence[BriefRequest]) -> list[Brief]:
+        """One brief for each request, in the same order.
+
+        Raises OutOfMemoryError (the caller tries again with fewer) or ModelError.
+        """
+        ...
+
+    def load_adapter(self, path: Path | None, name: str = "", expected_sha256: str | None = None) -> None:
+        """Use the adapter in `path` from the next brief on; None goes back to the bare base model.
+
+        Raises AdapterError and keeps the adapter in use when the new one is refused.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Do the slow first work (prompt cache, device kernels) before mail waits for it."""
+        ...
+
+
+def make_engine(settings: Settings) -> Engine:
+    """The engine that BRIEFBOX_ENGINE names. Loading a model takes seconds.
+
+    Raises ModelError when the base model or the device cannot be used.
+    """
+    if settings.engine == "fake":
+        return FakeEngine(seconds_per_email=settings.fake_engine_seconds)
+    from models.transformers_engine import TransformersEngine
+
+    return TransformersEngine(settings)
+
+
+# Words that give a fake brief its priority, most urgent first.
+FAKE_PRIORITIES: dict[str, tuple[str, ...]] = {
+    "urgent": ("urgent", "outage", "down", "asap", "immediately", "breach", "emergency", "hacked"),
+    "high": ("refund", "cannot", "can't", "error", "broken", "deadline", "complaint", "failed"),
+    "low": ("thanks", "thank you", "feedback", "suggestion", "fyi"),
+}
+
+
+class FakeEngine:
+    """Deterministic briefs by keywords: for tests and dry runs, needs no weights."""
+
+    name = "fake"
+    base_model = "fake"
+
+    def __init__(
+        self,
+        *,
+        seconds_per_email: float = 0.0,
+        fail_on: str = "",
+        die_on: str = "",
+        most_at_once: int | None = None,
+    ) -> None:
+        """`fail_on` and `die_on` are texts that make a request raise ModelError or kill the process.
+
+        A batch larger than `most_at_once` raises OutOfMemoryError.
+        """
+        self.adapter = ""
+        self.history: list[list[BriefRequest]] = []
+        self.seconds_per_email = seconds_per_email
+        self.fail_on = fail_on
+        self.die_on = die_on
+        self.most_at_once = most_at_once
+
+    def brief(self, requests: Sequence[BriefRequest]) -> list[Brief]:
+        """See Engine."""
+        self.history.append(list(requests))
+        if self.most_at_once is not None and len(requests) > self.most_at_once:
+            raise OutOfMemoryError(
+                f"{len(requests)} emails do not fit; the fake engine takes {self.most_at_once}."
+            )
+        for request in requests:
+            text = f"{request.subject}\n{request.text}"
+            if self.die_on and self.die_on in text:
+                os._exit(9)
+            if self.fail_on and self.fail_on in text:
+                raise ModelError(f"The fake engine was told to fail on {self.fail_on!r}.")
+        time.sleep(self.seconds_per_email * len(requests))
+        return [self._brief(request, len(requests)) for request in requests]
+
+    def load_adapter(self, path: Path | None, name: str = "", expected_sha256: str | None = None) -> None:
+        """See Engine. Checks the card and the sum, not the weights."""
+        if path is None:
+            self.adapter = ""
+            return
+        card = read_card(path)
+        if expected_sha256 is not None and expected_sha256 != card.weights_sha256:
+            raise AdapterError(
+                f"The card of adapter {card.name} says sha256 {card.weights_sha256[:12]} for {WEIGHTS_FILE}, expected {expected_sha256[:12]}."
+            )
+        self.adapter = name or card.name
+
+    def warm_up(self) -> None:
+        """Nothing is slow here."""
+
+    def _brief(self, request: BriefRequest, batch_size: int) -> Brief:
+        text = f"{request.subject}\n{compact(request.text)}"
+        found = sentences(request.text)
+        provenance = Provenance(
+            engine=self.name,
+            base_model=self.base_model,
+            adapter=self.adapter,
+            prompt_version=PROMPT_VERSION,
+            tokens_in=len(text.split()),
+            seconds=self.seconds_per_email,
+            batch_size=batch_size,
+            device="none",
+        )
+        return Brief(
+            headline=shorten(" ".join(request.subject.split()[:8]) or "".join(found[:1]) or "(no text)", 80),
+            summary=shorten(" ".join(found[:2]) or one_line(request.subject) or "(no text)", 300),
+            priority=_score("priority", request, _fake_priority(text)),
+            category=_score("category", request, _fake_category(text, request)),
+            provenance=provenance,
+        )
+
+
+def _fake_priority(text: str) -> str:
+    for priority, words in FAKE_PRIORITIES.items():
+        if any(re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE) for word in words):
+            return priority
+    return "normal"
+
+
+def _fake_category(text: str, request: BriefRequest) -> str:
+    """The category whose name and description share most words with the email; the first one if none does."""
+    words = set(re.findall(r"\w{4,}", text.lower()))
+    overlap = {
+        one_line(category.name): len(
+            words & set(re.findall(r"\w{4,}", f"{category.name} {category.description}".lower()))
+        )
+        for category in request.categories
+    }
+    labels = allowed_labels("category", request)
+    return max(labels, key=lambda label: overlap.get(label, 0))
+
+
+def _score(field: BriefField, request: BriefRequest, label: str) -> LabelScore:
+    """Four fifths for the chosen label, the rest shared by the others."""
+    labels = allowed_labels(field, request)
+    others = len(labels) - 1
+    chosen = 0.8 if others else 1.0
+    scores = {name: chosen if name == label else (1 - chosen) / others for name in labels}
+    return LabelScore(label=label, confidence=chosen, scores=scores)

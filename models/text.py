@@ -1,0 +1,53 @@
+"""Plain text in and out of the model: what a person would see, nothing hidden. Knows no tokenizer."""
+
+import re
+import unicodedata
+
+# Cc control, Cf format (bidi, zero-width), Co private, Cs surrogate.
+_HIDDEN = frozenset({"Cc", "Cf", "Co", "Cs"})
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
+# A greeting or a sign-off alone says nothing about the matter.
+_GREETING = re.compile(
+    r"^(hi|hello|hey|dear|good (morning|afternoon|evening)|thanks|thank you|many thanks|best|kind regards|regards|cheers)\b[^.!?]{0,40}[,.!]*$",
+    re.IGNORECASE,
+)
+
+
+def visible(text: str) -> str:
+    """`text` without control, bidi, zero-width and tag characters; line breaks are kept as \\n."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
+    kept = (c for c in text.replace("\t", " ") if c == "\n" or not _is_hidden(c))
+    return "".join(kept)
+
+
+def _is_hidden(char: str) -> bool:
+    if char < "\x7f":
+        return char < " "
+    # Variation selectors are marks (Mn), but runs of them can carry hidden text; so can everything from U+E0000 on.
+    return unicodedata.category(char) in _HIDDEN or "\ufe00" <= char <= "\ufe0f" or char >= "\U000e0000"
+
+
+def compact(text: str) -> str:
+    """Visible text with runs of spaces and of blank lines made one: the model pays for each."""
+    lines = (" ".join(line.split()) for line in visible(text).split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def one_line(text: str) -> str:
+    """Visible text as a single line."""
+    return " ".join(visible(text).split())
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of `text` (each one line), without greetings and sign-offs."""
+    parts = (one_line(part) for part in _SENTENCE_END.split(visible(text)) if part)
+    return [part for part in parts if part and not _GREETING.match(part)]
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most `limit` characters, cut between words, with an ellipsis where something was cut."""
+    text = one_line(text)
+    if len(text) <= limit:
+        return text
+    head = text[: limit - 1]
+    return (head.rsplit(" ", 1)[0] if " " in head else head).rstrip(" ,;:.") + "…"

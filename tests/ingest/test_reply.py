@@ -1,0 +1,145 @@
+"""The new part of a mail, without history and signature."""
+
+import time
+
+import pytest
+
+from ingest.reply import new_text
+
+NEW = "It still rattles.\n\nWhen will you send the part?"
+OLD = "> We have sent it.\n> Yours, Larkspur"
+
+
+@pytest.mark.parametrize(
+    "intro",
+    [
+        "On Mon, 16 Nov 2026 at 17:20, Larkspur <support@larkspur.example> wrote:",
+        "On Mon, 16 Nov 2026 at 17:20, Larkspur Support\n<support@larkspur.example> wrote:",
+        "Am 16.11.2026 um 17:20 schrieb Larkspur:",
+        "Am Mo., 16. Nov. 2026 um 17:20 Uhr schrieb Larkspur <support@larkspur.example>:",
+        "Larkspur <support@larkspur.example> schrieb am Mo. 16. Nov. 2026 um 17:20:",
+        "Le lun. 16 nov. 2026 à 17:20, Larkspur <support@larkspur.example> a écrit :",
+        "El lun, 16 nov 2026 a las 17:20, Larkspur (<support@larkspur.example>) escribió:",
+        "Il giorno lun 16 nov 2026 alle ore 17:20 Larkspur <support@larkspur.example> ha scritto:",
+        "Op ma 16 nov 2026 om 17:20 schreef Larkspur <support@larkspur.example>:",
+        "Em seg., 16 de nov. de 2026 às 17:20, Larkspur <support@larkspur.example> escreveu:",
+        "Den mån 16 nov. 2026 kl 17:20 skrev Larkspur <support@larkspur.example>:",
+        "pon., 16 lis 2026 o 17:20 Larkspur <support@larkspur.example> napisał(a):",
+        "2026年11月16日(月) 17:20 Larkspur <support@larkspur.example>:",
+        "Larkspur <support@larkspur.example> 于2026年11月16日周一 17:20写道：",
+        "пн, 16 нояб. 2026 г. в 17:20, Larkspur <support@larkspur.example>:\n".replace(
+            ">:", "> пишет:"
+        ).strip(),
+        "16.11.2026 17:20, Larkspur написал(а):",
+    ],
+)
+def test_quoted_history_goes_with_its_introduction(intro: str) -> None:
+    assert new_text(f"{NEW}\n\n{intro}\n\n{OLD}") == NEW
+    assert new_text(f"{intro}\n{OLD}\n\n{NEW}") == NEW, "answered below the quote"
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        "-----Original Message-----\nFrom: Larkspur\nWe have sent it.",
+        "-----Ursprüngliche Nachricht-----\nVon: Larkspur\nSchon verschickt.",
+        "From: Larkspur\nSent: Monday, 16 November 2026 17:20\nTo: Ana\nSubject: RE: Rattle\n\nWe have sent it.",
+        "________________________________\nVon: Larkspur <s@l.example>\nGesendet: Montag, 16. November 2026 17:20\nAn: Ana\nBetreff: AW: x\n\nSchon verschickt.",
+        "De : Larkspur\nEnvoyé : lundi 16 novembre 2026 17:20\nÀ : Ana\nObjet : RE: x\n\nDéjà envoyé.",
+        "De: Larkspur\nEnviado el: lunes, 16 de noviembre de 2026 17:20\nPara: Ana\nAsunto: RE: x\n\nYa enviado.",
+        "*From:* Larkspur\n*Date:* Monday, 16 November 2026\n*To:* Ana\n\nWe have sent it.",
+        "发件人: Larkspur\n发送时间: 2026年11月16日 17:20\n收件人: Ana\n主题: Re: x\n\n已发送。",
+        "On Mon, 16 Nov 2026 at 17:20, Larkspur <s@l.example> wrote:\n\nHello Ana,\nwe have sent it.",
+    ],
+)
+def test_history_without_quote_marks_goes_as_well(history: str) -> None:
+    assert new_text(f"{NEW}\n\n{history}") == NEW
+
+
+def test_answers_between_quotes_are_kept_in_their_order() -> None:
+    text = "On 16/11/2026 17:20, Larkspur wrote:\n> Colour?\nBlue.\n\n> Size?\nMedium.\n\n> Yours"
+    assert new_text(text) == "Blue.\n\nMedium."
+
+
+def test_a_signature_goes_and_what_only_looks_like_one_stays() -> None:
+    assert new_text(f"{NEW}\n\n-- \nAna\nTel 555-0100") == NEW
+    assert new_text(f"{NEW}\n\n--\nAna") == NEW
+    assert new_text("Options:\n---\nA -- B") == "Options:\n---\nA -- B"
+    assert new_text(f"> Where?\n\nThere.\n\n-- \nAna\n\n{OLD}") == "There."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "> only\n> quoted",
+        "On Mon, 16 Nov 2026 at 17:20, Larkspur wrote:\n> only quoted",
+        "--\nAna",
+        "",
+        "   ",
+        "\n\n",
+    ],
+)
+def test_a_text_that_would_be_empty_is_left_as_it_is(text: str) -> None:
+    assert new_text(text) == text
+
+
+@pytest.mark.parametrize(
+    "marker",
+    ["---------- Forwarded message ---------", "Begin forwarded message:", "-- Weitergeleitete Nachricht --"],
+)
+def test_a_forwarded_mail_keeps_what_it_forwards(marker: str) -> None:
+    text = f"See below.\n\n{marker}\nFrom: Parcels\nDate: today\nTo: Ana\n\nWe could not deliver.\n> really"
+    assert new_text(text) == text
+
+
+def test_the_subject_can_say_that_it_is_a_forward() -> None:
+    text = "FYI\n\nFrom: Parcels\nSent: Monday 16 November 2026\nTo: Ana\nSubject: Parcel\n\nWe could not deliver."
+    assert new_text(text, forwarded=True) == text
+    assert new_text(text) == "FYI"
+
+
+def test_a_forward_without_a_word_of_its_own_is_kept() -> None:
+    text = "From: Parcels\nSent: Monday 16 November 2026\nTo: Ana\nSubject: Parcel\n\nWe could not deliver."
+    assert new_text(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "On 5 May 2026 your colleague wrote:\n\nthat I would get it all back. I did not.",
+        "From: London\nTo: Paris\n\nthat is where the parcel went.",
+        "Your page says:\n\n> We answer within a day.\n\nIt has been three days now.\n\nAna",
+        "I tried -----Original Message----- as a password",
+    ],
+)
+def test_what_a_customer_writes_that_looks_like_history_is_kept(text: str) -> None:
+    assert new_text(text) == text
+
+
+def test_the_sentence_right_above_an_introduction_is_kept() -> None:
+    intro = "On Mon, 16 Nov 2026 at 17:20, Larkspur Support\n<support@larkspur.example> wrote:"
+    assert new_text(f"Thanks!\n{intro}\n{OLD}") == "Thanks!"
+    assert new_text(f"Call me at 10:30.\n{intro}\n{OLD}") == "Call me at 10:30."
+
+
+def test_a_phones_greeting_at_the_end_goes() -> None:
+    assert new_text("Yes please.\n\nSent from my iPhone") == "Yes please."
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "> x\n",
+        "-- \n> x\n",
+        "From: x\n",
+        "On 2026 10:10\n",
+        "wrote 2026:\n",
+        "-" * 400 + "\n",
+        "wrote " * 80 + ":\n",
+        " " * 300 + "\n",
+    ],
+)
+def test_time_grows_with_the_length_and_no_faster(line: str) -> None:
+    started = time.process_time()
+    new_text("hello\n" + line * (200_000 // len(line)))
+    assert time.process_time() - started < 5

