@@ -17,7 +17,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -54,7 +53,7 @@ def closure(roots: list[str], resolved: dict[str, dict[str, Any]]) -> set[str]:
     """Names of everything that `roots` need on any target. KeyError names a package that was not resolved."""
     names: set[str] = set()
     for python, machine in product(PYTHONS, MACHINES):
-        target = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}
+        target = {"python_version": python, "python_full_version": f"{python}.0"}
         target |= {"platform_machine": machine, "sys_platform": "linux", "platform_system": "Linux"}
         waiting = [(Requirement(root), "") for root in roots]
         seen: set[str] = set()

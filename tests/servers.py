@@ -3,6 +3,7 @@
 The embedded server is part of the product (briefbox.embedded.imap); these are not.
 """
 
+import grp
 import os
 import pwd
 import shutil
@@ -10,7 +11,7 @@ import socket
 import socketserver
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -68,7 +69,7 @@ def _certificate(
     *,
     issuer: str,
     signer: ec.EllipticCurvePrivateKey,
-    names: list[x509.GeneralName] | None = None,
+    names: Sequence[x509.GeneralName] | None = None,
 ) -> x509.Certificate:
     now = datetime.now(UTC)
     builder = (
@@ -187,7 +188,7 @@ def _configure(base: Path, server: Dovecot, certificate: Certificate) -> None:
     internal, group, login, mail = (
         ("dovecot", "dovecot", "dovenull", "mail")
         if is_root
-        else (me.pw_name, str(me.pw_gid), me.pw_name, me.pw_name)
+        else (me.pw_name, grp.getgrgid(me.pw_gid).gr_name, me.pw_name, me.pw_name)
     )
     (base / "mail").mkdir()
     if is_root:

@@ -44,5 +44,5 @@ def main() -> None:
     except BriefboxError as error:
         if os.environ.get("BRIEFBOX_TRACEBACK"):
             raise
-        errors.print(f"briefbox: {error}", style="red", markup=False)
+        errors.print(f"briefbox: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)

@@ -11,7 +11,7 @@ import typer
 from briefbox.cli.context import database_for, settings_for
 from briefbox.cli.output import console
 from briefbox.cli.supervisor import Supervisor
-from briefbox.db import Database, migrate, open_database
+from briefbox.db import Database, migrate, open_database, revision_of
 from briefbox.queue import BRIEFS, TRAINING, hints_for
 from briefbox.settings import Settings
 from briefbox.store import processes, users
@@ -124,7 +124,7 @@ def migrate_command(
     settings = settings_for("migrate")
     database = open_database(settings, check=False)
     migrate(database, revision)
-    console.print(f"{database.shown_address} is at revision {revision}.")
+    console.print(f"{database.shown_address} is at revision {revision_of(database)}.", soft_wrap=True)
 
 
 def stop_on_signals() -> threading.Event:

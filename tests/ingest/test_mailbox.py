@@ -1,5 +1,6 @@
 """The mailbox: the embedded server, Dovecot, and servers that break the rules."""
 
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -52,9 +53,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedIMAP]:
 
 
 @pytest.fixture
-def folder(server: EmbeddedIMAP, request: pytest.FixtureRequest) -> Iterator[str]:
+def folder(server: EmbeddedIMAP, request: pytest.FixtureRequest) -> str:
     """A fresh folder for one test, with two mails."""
-    name = request.node.name
+    name: str = request.node.name
     with other(server) as client:
         client.create_folder(name)
         for number in (1, 2):
@@ -92,9 +93,7 @@ def _ca(server: EmbeddedIMAP) -> Path:
     return server._cert_file.with_name("ca.pem")
 
 
-def _trusting(server: EmbeddedIMAP) -> Any:
-    import ssl
-
+def _trusting(server: EmbeddedIMAP) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=_ca(server))
 
 

@@ -40,6 +40,8 @@ def tiny(packaged: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> BaseM
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    # The machine may be busy with other tests, and then two threads wait for each other longer than one works.
+    torch.set_num_threads(1)
     torch.manual_seed(7)
     folder = tmp_path_factory.mktemp("tiny") / "tiny-random"
     config = LlamaConfig(

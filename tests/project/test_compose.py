@@ -25,7 +25,8 @@ Loader.add_constructor("!reset", lambda loader, node: None)
 
 
 def load(path: Path) -> dict[str, Any]:
-    return yaml.load(path.read_text(), Loader)  # noqa: S506 - a SafeLoader with one tag more.
+    loaded: dict[str, Any] = yaml.load(path.read_text(), Loader)  # noqa: S506 - a SafeLoader with one tag more.
+    return loaded
 
 
 COMPOSE = load(MAIN)
