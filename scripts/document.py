@@ -7,9 +7,9 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import typer.main
-from click import Command, Group, Option
 from pydantic_core import PydanticUndefined
 
 from briefbox.cli import app
@@ -51,18 +51,29 @@ def commands() -> str:
         "Every command that prints facts takes `--json`. Expected errors are one sentence on standard error and exit code 1.",
     ]
     for words, command in _walk(typer.main.get_command(app), ()):
-        arguments = " ".join(f"{p.human_readable_name}" for p in command.params if p.param_type_name == "argument")
-        lines += ["", f"## `{' '.join(('briefbox', *words, arguments)).strip()}`", "", (command.help or "").strip()]
-        options = [p for p in command.params if isinstance(p, Option) and p.name != "help"]
+        arguments = " ".join(
+            (p.name or "").upper() for p in command.params if p.param_type_name == "argument"
+        )
+        lines += [
+            "",
+            f"## `{' '.join(('briefbox', *words, arguments)).strip()}`",
+            "",
+            (command.help or "").strip(),
+        ]
+        options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
         if options:
             lines += ["", "| option | meaning |", "|---|---|"]
             lines += [f"| `{', '.join([*o.opts, *o.secondary_opts])}` | {o.help or ''} |" for o in options]
     return "\n".join(lines) + "\n"
 
 
-def _walk(command: Command, words: tuple[str, ...]) -> list[tuple[tuple[str, ...], Command]]:
-    if isinstance(command, Group) or hasattr(command, "commands"):
-        return [found for name in sorted(command.commands) for found in _walk(command.commands[name], (*words, name))]
+def _walk(command: Any, words: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
+    if hasattr(command, "commands"):
+        return [
+            found
+            for name in sorted(command.commands)
+            for found in _walk(command.commands[name], (*words, name))
+        ]
     return [(words, command)]
 
 
@@ -76,7 +87,9 @@ def main() -> None:
         differs = True
         if not check:
             path.write_text(text, encoding="utf-8")
-        sys.stderr.write(f"docs/{name} {'differs from the code: run python scripts/document.py' if check else 'written'}\n")
+        sys.stderr.write(
+            f"docs/{name} {'differs from the code: run python scripts/document.py' if check else 'written'}\n"
+        )
     sys.exit(1 if check and differs else 0)
 
 
