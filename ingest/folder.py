@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from briefbox.db import Database
-from briefbox.errors import ParseError
+from briefbox.errors import MailboxError, ParseError
 from briefbox.schemas import FetchedEmail, FolderStatus
 from briefbox.settings import Settings
 from briefbox.store import ledger, mailboxes
@@ -26,6 +26,35 @@ from ingest.parse import parse_email
 log = logging.getLogger(__name__)
 
 SendHints = Callable[[list[int]], object]
+
+# A server may break the connection on one particular mail. It is then fetched alone, and after this
+# many breaks it is a dead letter (with a retry), so that it does not stand before all later mail for ever.
+MAX_BREAKS = 4
+
+
+class Suspects:
+    """UIDs during whose fetch the connection broke, and how often it did so while one was fetched alone."""
+
+    def __init__(self) -> None:
+        """Kept for as long as the mailbox is watched; a restart starts counting afresh."""
+        self._breaks: dict[tuple[str, int], int] = {}
+
+    def __contains__(self, key: tuple[str, int]) -> bool:
+        return key in self._breaks
+
+    def broke(self, folder: str, uids: Sequence[int]) -> None:
+        """The connection broke while these were fetched."""
+        for uid in uids:
+            self._breaks[folder, uid] = self._breaks.get((folder, uid), 0) + (len(uids) == 1)
+
+    def passed(self, folder: str, uids: Sequence[int]) -> None:
+        """These were fetched well."""
+        for uid in uids:
+            self._breaks.pop((folder, uid), None)
+
+    def is_condemned(self, folder: str, uid: int) -> bool:
+        """Whether the connection broke too often on this one alone."""
+        return self._breaks.get((folder, uid), 0) >= MAX_BREAKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +70,18 @@ class Folder:
     """One watched folder of an open mailbox."""
 
     def __init__(
-        self, database: Database, settings: Settings, lease: MailboxLease, name: str, send_hints: SendHints
+        self,
+        database: Database,
+        settings: Settings,
+        lease: MailboxLease,
+        name: str,
+        send_hints: SendHints,
+        suspects: Suspects | None = None,
     ) -> None:
         """`send_hints` gets ids of emails after their commit; it must not raise for a broker that is gone."""
         self.database, self.settings, self.lease, self.name = database, settings, lease, name
         self.send_hints = send_hints
+        self.suspects = suspects if suspects is not None else Suspects()
 
     def reconcile(self, mailbox: Mailbox, *, in_full: bool) -> Reconciled:
         """Bring the ledger up to the server. Raises MailboxError, DatabaseError, LeaseLostError.
@@ -86,24 +122,32 @@ class Folder:
             num_bytes = 0
             for uid in window:
                 size = sizes.get(uid)
-                if batch and num_bytes + (size or 0) > self.settings.fetch_batch_bytes:
+                alone = (self.name, uid) in self.suspects
+                if batch and (alone or num_bytes + (size or 0) > self.settings.fetch_batch_bytes):
                     yield batch
                     batch, num_bytes = [], 0
+                if alone:
+                    yield [(uid, size)]
+                    continue
                 batch.append((uid, size))
                 num_bytes += size or 0
             if batch:
                 yield batch
 
     def _take(self, mailbox: Mailbox, cursor: FolderCursor, batch: Sequence[tuple[int, int | None]]) -> int:
-        limit = self.settings.max_email_bytes
-        too_big = [
-            FetchedEmail(uid, None, size, problem=_too_big(size, limit))
+        withheld = {
+            uid: FetchedEmail(uid, None, size, problem=why)
             for uid, size in batch
-            if size and size > limit
-        ]
-        skip = {email.uid for email in too_big}
-        fetched = mailbox.fetch([uid for uid, _ in batch if uid not in skip])
-        arrivals = [_arrival(email) for email in [*fetched, *too_big]]
+            if (why := self._why_not(uid, size))
+        }
+        wanted = [uid for uid, _ in batch if uid not in withheld]
+        try:
+            fetched = mailbox.fetch(wanted)
+        except MailboxError:
+            self.suspects.broke(self.name, wanted)
+            raise
+        self.suspects.passed(self.name, [uid for uid, _ in batch])
+        arrivals = [_arrival(email) for email in [*fetched, *withheld.values()]]
         with self.database.write() as session:
             waiting = ledger.commit_batch(
                 session,
@@ -118,6 +162,15 @@ class Folder:
         )
         self.send_hints(waiting)
         return len(waiting)
+
+    def _why_not(self, uid: int, size: int | None) -> str:
+        """Why this one is not fetched, or ""."""
+        limit = self.settings.max_email_bytes
+        if size and size > limit:
+            return f"not fetched: the server states {size} bytes and BRIEFBOX_MAX_EMAIL_BYTES is {limit}"
+        if self.suspects.is_condemned(self.name, uid):
+            return f"not fetched: the connection broke {MAX_BREAKS} times when it was fetched alone"
+        return ""
 
 
 def _arrival(email: FetchedEmail) -> Arrival:
@@ -136,7 +189,3 @@ def _last_uid(mailbox: Mailbox, status: FolderStatus) -> int:
         return status.uidnext - 1
     uids = mailbox.uids_above(0)
     return uids[-1] if uids else 0
-
-
-def _too_big(size: int | None, limit: int) -> str:
-    return f"not fetched: the server states {size} bytes and BRIEFBOX_MAX_EMAIL_BYTES is {limit}"

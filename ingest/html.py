@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from inscriptis.css_profiles import CSS_PROFILES
 from inscriptis.html_engine import Inscriptis
 from inscriptis.model.config import ParserConfig
-from lxml import etree  # type: ignore[import-untyped]
+from lxml import etree
 from lxml import html as lxml_html
 
 # Marks that survive inscriptis and are not in any mail's text: they are taken out of it first.

@@ -26,7 +26,7 @@ from briefbox.store import mailboxes, processes, secrets
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.store.processes import ProcessName
 from briefbox.tables import Mailbox as MailboxRow
-from ingest.folder import Folder, SendHints
+from ingest.folder import Folder, SendHints, Suspects
 from ingest.mailbox import Account, IMAPMailbox, Mailbox
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class MailboxWatcher:
         self.database, self.settings, self.row, self.owner = database, settings, row, owner
         self.send_hints, self.open_mailbox = send_hints, open_mailbox
         self.stop = Event()
+        self.suspects = Suspects()
 
     def run(self) -> None:
         """Connect, read, wait, again and again. Returns when `stop` is set."""
@@ -126,7 +127,7 @@ class MailboxWatcher:
     def _reconcile(self, mailbox: Mailbox, lease: MailboxLease, *, in_full: bool) -> None:
         # The first folder comes last, so that it is the selected one while we wait.
         for name in reversed(self.row.folders or [DEFAULT_FOLDER]):
-            Folder(self.database, self.settings, lease, name, self.send_hints).reconcile(
+            Folder(self.database, self.settings, lease, name, self.send_hints, self.suspects).reconcile(
                 mailbox, in_full=in_full
             )
 

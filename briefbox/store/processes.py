@@ -5,7 +5,8 @@ import socket
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlmodel import Session, col, delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, delete, select, update
 
 from briefbox.db import now
 from briefbox.tables import ProcessBeat
@@ -31,12 +32,21 @@ def this_process(kind: str) -> ProcessName:
 def beat(session: Session, process: ProcessName, detail: str = "") -> None:
     """Say that the process is alive and what it does."""
     moment = now(session)
-    row = session.exec(select(ProcessBeat).where(ProcessBeat.name == process.name)).first()
-    if row is None:
-        session.exec(delete(ProcessBeat).where(col(ProcessBeat.seen_at) < moment - FORGET_AFTER))
-        row = ProcessBeat(name=process.name, kind=process.kind, started_at=moment, seen_at=moment)
-    row.seen_at, row.detail = moment, detail
-    session.add(row)
+    alive = (
+        update(ProcessBeat).where(col(ProcessBeat.name) == process.name).values(seen_at=moment, detail=detail)
+    )
+    if session.exec(alive).rowcount:
+        return
+    session.exec(delete(ProcessBeat).where(col(ProcessBeat.seen_at) < moment - FORGET_AFTER))
+    try:
+        with session.begin_nested():
+            session.add(
+                ProcessBeat(
+                    name=process.name, kind=process.kind, detail=detail, started_at=moment, seen_at=moment
+                )
+            )
+    except IntegrityError:
+        session.exec(alive)  # another thread of this process said it first
 
 
 def leave(session: Session, process: ProcessName) -> None:

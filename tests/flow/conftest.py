@@ -138,6 +138,8 @@ def make_stack(request: pytest.FixtureRequest) -> Iterator[Callable[..., Stack]]
         database_url: str | None = None,
         engine: str = "fake",
         security: str = "none",
+        user: str = USER,
+        ca_file: str = "",
         **extra: str,
     ) -> Stack:
         values = {
@@ -164,7 +166,8 @@ def make_stack(request: pytest.FixtureRequest) -> Iterator[Callable[..., Stack]]
             host="127.0.0.1",
             port=imap_port,
             security=security,
-            username=USER,
+            username=user,
+            ca_file=ca_file,
             password_encrypted=secrets.cipher(settings).encrypt("support", PASSWORD),
             folders=["INBOX"],
             start_at="all",

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from sqlmodel import select
@@ -156,3 +157,23 @@ def test_a_lost_lease_writes_nothing(
     with pytest.raises(LeaseLostError):
         folder.reconcile(server, in_full=True)
     assert ledger(database) == {}
+
+
+def test_a_mail_that_always_breaks_the_connection_does_not_stand_before_the_others(
+    database: Database, make_folder: MakeFolder, server: FakeMailbox
+) -> None:
+    folder = make_folder()
+    server.open_folder("INBOX")
+    bad, original = server.uids_above(0)[3], server.fetch
+
+    def breaks(uids: list[int]) -> list[object]:
+        if bad in uids:
+            raise MailboxError("the connection broke")
+        return original(uids)  # type: ignore[return-value]
+
+    server.fetch = breaks  # type: ignore[method-assign,assignment]
+    for _ in range(8):
+        with suppress(MailboxError):
+            folder.reconcile(server, in_full=True)
+    assert len(ledger(database)) == 7
+    assert [uid for uid, state in ledger(database).items() if state == "dead"] == [bad]
