@@ -66,8 +66,19 @@ def _when(*, nullable: bool = False, index: bool = False) -> Any:
     return Field(default=None, sa_column=column) if nullable else Field(sa_column=column)
 
 
-def _json(default: type[list[Any]] | type[dict[str, Any]]) -> Any:
-    return Field(default_factory=default, sa_column=Column(JSON, nullable=False))
+def _json(kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
+    # Not the type itself: pydantic inspects a factory's signature each time, and a type's is slow to read.
+    return Field(
+        default_factory=_empty_list if kind is list else _empty_dict, sa_column=Column(JSON, nullable=False)
+    )
+
+
+def _empty_list() -> list[Any]:
+    return []
+
+
+def _empty_dict() -> dict[str, Any]:
+    return {}
 
 
 def _text() -> Any:

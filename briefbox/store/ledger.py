@@ -9,7 +9,7 @@ Numbered as in `commit_batch`:
 """
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -24,6 +24,7 @@ from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry, RawEma
 
 # Level 1 already halves mail, and compression is on the path of every commit.
 COMPRESSION_LEVEL = 1
+_SIGHTING = (LedgerState.SIGHTING, "the same bytes are already held")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,39 +107,42 @@ def commit_batch(
     hashes = {a.fetched.uid: sha256(a.fetched.raw).hexdigest() for a in fresh if a.fetched.raw is not None}
     held = _held(session, cursor.mailbox_id, hashes.values())
 
-    emails: list[tuple[Arrival, LedgerEntry, Email]] = []
-    sightings: list[tuple[LedgerEntry, Email]] = []
+    # Rows go out in a few large INSERTs: one by one they cost more than parsing and compressing the mail.
+    entries = {a.fetched.uid: _entry(cursor, a, moment) for a in fresh}
+    accepted, refused, sightings = [], [], []
+    taken = set(held)
     for arrival in fresh:
-        entry = _entry(cursor, arrival, moment)
-        session.add(entry)
         digest = hashes.get(arrival.fetched.uid)
-        if digest is None:
-            _not_received(session, entry, arrival)
-        elif digest in held:
-            entry.state, entry.reason = LedgerState.SIGHTING, "the same bytes are already held"
-            sightings.append((entry, held[digest]))
-        elif arrival.parsed is None:
-            _unparsable(session, entry, arrival, digest)
+        if digest in taken:
+            sightings.append(arrival)
+        elif digest is None or arrival.parsed is None:
+            refused.append(arrival)
         else:
-            email = _email(session, cursor.mailbox_id, arrival, digest, moment)
-            entry.state, entry.reason = _end_of(email)
-            held[digest] = email
-            emails.append((arrival, entry, email))
-    threads.place(
-        session,
-        cursor.mailbox_id,
-        [(arrival.parsed, email) for arrival, _, email in emails if arrival.parsed is not None],
-    )
-    session.flush()
-    for entry, email in [*((e, m) for _, e, m in emails), *sightings]:
+            taken.add(digest)
+            accepted.append(arrival)
+    held |= _store_emails(session, cursor.mailbox_id, accepted, hashes, moment)
+    for arrival in accepted:
+        entry, email = entries[arrival.fetched.uid], held[hashes[arrival.fetched.uid]]
         entry.email_id = email.id
+        entry.state, entry.reason = _end_of(email)
+    for arrival in sightings:
+        entry = entries[arrival.fetched.uid]
+        entry.email_id = held[hashes[arrival.fetched.uid]].id
+        entry.state, entry.reason = _SIGHTING
+    for arrival in refused:
+        entry = entries[arrival.fetched.uid]
+        entry.state, entry.reason = _why_refused(arrival)
+    session.add_all(entries.values())
     session.flush()
+    for arrival in refused:
+        _dead_letter(session, entries[arrival.fetched.uid], arrival, hashes.get(arrival.fetched.uid))
     session.exec(
         update(FolderCursor)
         .where(col(FolderCursor.id) == cursor.id, col(FolderCursor.last_uid) < up_to)
         .values(last_uid=up_to)
     )
-    return [email.id for _, _, email in emails if email.work_state == WorkState.WAITING]
+    emails = [held[hashes[a.fetched.uid]] for a in accepted]
+    return [email.id for email in emails if email.work_state == WorkState.WAITING]
 
 
 def revive(session: Session, letter: DeadLetter, raw: bytes, parsed: ParsedEmail, *, actor: str) -> list[int]:
@@ -147,13 +151,11 @@ def revive(session: Session, letter: DeadLetter, raw: bytes, parsed: ParsedEmail
     digest, moment = sha256(raw).hexdigest(), now(session)
     email = _held(session, entry.mailbox_id, [digest]).get(digest)
     if email is not None:
-        entry.state, entry.reason = LedgerState.SIGHTING, "the same bytes are already held"
+        entry.state, entry.reason = _SIGHTING
     else:
         arrival = Arrival(FetchedEmail(entry.uid, raw, internal_date=entry.internal_date), parsed)
-        email = _email(session, entry.mailbox_id, arrival, digest, moment)
-        threads.place(session, entry.mailbox_id, [(parsed, email)])
+        email = _store_emails(session, entry.mailbox_id, [arrival], {entry.uid: digest}, moment)[digest]
         entry.state, entry.reason = _end_of(email)
-    session.flush()
     entry.email_id = email.id
     session.add(entry)
     dead_letters.resolve(session, letter, f"{letter.stage} succeeded at a retry", actor=actor)
@@ -207,36 +209,28 @@ def _entry(cursor: FolderCursor, arrival: Arrival, moment: datetime) -> LedgerEn
     )
 
 
-def _not_received(session: Session, entry: LedgerEntry, arrival: Arrival) -> None:
+def _why_refused(arrival: Arrival) -> tuple[LedgerState, str]:
+    if arrival.fetched.raw is not None:
+        return LedgerState.DEAD, arrival.problem or "cannot be parsed"
     if arrival.fetched.problem == "gone":
-        entry.state, entry.reason = (
-            LedgerState.GONE,
-            "listed by the server, then withdrawn before it was received",
-        )
+        return LedgerState.GONE, "listed by the server, then withdrawn before it was received"
+    return LedgerState.DEAD, arrival.fetched.problem
+
+
+def _dead_letter(session: Session, entry: LedgerEntry, arrival: Arrival, digest: str | None) -> None:
+    if entry.state != LedgerState.DEAD:
         return
-    entry.state, entry.reason = LedgerState.DEAD, arrival.fetched.problem
-    session.flush()
+    raw = None
+    if digest is not None:
+        raw = _raw(arrival, digest)
+        session.add(raw)
+        session.flush()
     session.add(
         DeadLetter(
-            stage="fetch",
+            stage="fetch" if raw is None else "parse",
             mailbox_id=entry.mailbox_id,
             ledger_id=entry.id,
-            reason=entry.reason,
-            created_at=entry.seen_at,
-        )
-    )
-
-
-def _unparsable(session: Session, entry: LedgerEntry, arrival: Arrival, digest: str) -> None:
-    entry.state, entry.reason = LedgerState.DEAD, arrival.problem or "cannot be parsed"
-    raw = _store_raw(session, arrival.fetched.raw or b"", digest)
-    session.flush()
-    session.add(
-        DeadLetter(
-            stage="parse",
-            mailbox_id=entry.mailbox_id,
-            ledger_id=entry.id,
-            raw_id=raw.id,
+            raw_id=raw.id if raw else None,
             reason=entry.reason,
             created_at=entry.seen_at,
         )
@@ -249,15 +243,33 @@ def _end_of(email: Email) -> tuple[LedgerState, str]:
     return LedgerState.QUEUED, ""
 
 
-def _email(session: Session, mailbox_id: int, arrival: Arrival, digest: str, moment: datetime) -> Email:
+def _store_emails(
+    session: Session,
+    mailbox_id: int,
+    arrivals: Sequence[Arrival],
+    hashes: Mapping[int, str],
+    moment: datetime,
+) -> dict[str, Email]:
+    """Bytes, then conversations, then emails; by sha256."""
+    raws = [_raw(arrival, hashes[arrival.fetched.uid]) for arrival in arrivals]
+    session.add_all(raws)
+    session.flush()
+    emails = [_email(mailbox_id, arrival, raw, moment) for arrival, raw in zip(arrivals, raws, strict=True)]
+    threads.place(
+        session, mailbox_id, [(a.parsed, e) for a, e in zip(arrivals, emails, strict=True) if a.parsed]
+    )
+    session.add_all(emails)
+    session.flush()
+    return {email.sha256: email for email in emails}
+
+
+def _email(mailbox_id: int, arrival: Arrival, raw: RawEmail, moment: datetime) -> Email:
     parsed = arrival.parsed
     assert parsed is not None
-    raw = _store_raw(session, arrival.fetched.raw or b"", digest)
-    session.flush()
-    email = Email(
+    return Email(
         mailbox_id=mailbox_id,
         raw_id=raw.id,
-        sha256=digest,
+        sha256=raw.sha256,
         message_id=parsed.message_id,
         from_name=parsed.sender.name,
         from_address=parsed.sender.address,
@@ -270,11 +282,8 @@ def _email(session: Session, mailbox_id: int, arrival: Arrival, digest: str, mom
         not_before=moment,
         created_at=moment,
     )
-    session.add(email)
-    return email
 
 
-def _store_raw(session: Session, raw: bytes, digest: str) -> RawEmail:
-    row = RawEmail(sha256=digest, size=len(raw), data=zlib.compress(raw, COMPRESSION_LEVEL))
-    session.add(row)
-    return row
+def _raw(arrival: Arrival, digest: str) -> RawEmail:
+    raw = arrival.fetched.raw or b""
+    return RawEmail(sha256=digest, size=len(raw), data=zlib.compress(raw, COMPRESSION_LEVEL))

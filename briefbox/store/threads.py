@@ -15,15 +15,21 @@ from briefbox.tables import Conversation, Email
 def place(session: Session, mailbox_id: int, emails: Sequence[tuple[ParsedEmail, Email]]) -> None:
     """Give each new email its conversation: the one it answers, or a new one (customer mail only)."""
     threads = _conversations_named(session, mailbox_id, [parsed for parsed, _ in emails])
+    joined: list[tuple[Email, Conversation]] = []
     for parsed, email in emails:
         conversation = next((threads[i] for i in _named(parsed) if i in threads), None)
         if conversation is None and parsed.kind == EmailKind.CUSTOMER:
-            conversation = _open(session, email)
+            conversation = _open(email)
         if conversation is None:
             continue
-        _join(session, conversation, email)
+        _join(conversation, email)
+        joined.append((email, conversation))
         if parsed.message_id:
             threads[parsed.message_id] = conversation
+    session.add_all(conversation for _, conversation in joined)
+    session.flush()
+    for email, conversation in joined:
+        email.conversation_id = conversation.id
 
 
 def _named(parsed: ParsedEmail) -> list[str]:
@@ -45,8 +51,8 @@ def _conversations_named(
     return dict(rows.all())
 
 
-def _open(session: Session, email: Email) -> Conversation:
-    conversation = Conversation(
+def _open(email: Email) -> Conversation:
+    return Conversation(
         mailbox_id=email.mailbox_id,
         subject=email.subject,
         customer_name=email.from_name,
@@ -55,13 +61,9 @@ def _open(session: Session, email: Email) -> Conversation:
         opened_at=email.created_at,
         updated_at=email.created_at,
     )
-    session.add(conversation)
-    session.flush()
-    return conversation
 
 
-def _join(session: Session, conversation: Conversation, email: Email) -> None:
-    email.conversation_id = conversation.id
+def _join(conversation: Conversation, email: Email) -> None:
     conversation.num_emails += 1
     conversation.version += 1
     conversation.updated_at = email.created_at
@@ -69,4 +71,3 @@ def _join(session: Session, conversation: Conversation, email: Email) -> None:
         # A customer who writes again is waiting again.
         conversation.state, conversation.done_at, conversation.done_by = "open", None, None
         conversation.waiting_since = email.received_at
-    session.add(conversation)

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlmodel import col, select, update
 
 from briefbox.db import Database
@@ -15,7 +17,16 @@ HOME = "192.0.2.7"
 
 
 @pytest.fixture
-def olu(database: Database) -> User:
+def quick_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """argon2id that costs next to nothing: the real one takes longer than all the rest of these tests."""
+    cheap = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
+    nobody = cheap.hash("nobody")
+    monkeypatch.setattr(users, "_hasher", lambda: cheap)
+    monkeypatch.setattr(users, "_nobodys_hash", lambda: nobody)
+
+
+@pytest.fixture
+def olu(database: Database, quick_hashing: None) -> User:
     """An agent with a password."""
     with database.write() as session:
         user, _ = users.create(session, email="Olu@Larkspur.example ", name="Olu", actor="test")
@@ -111,6 +122,25 @@ def test_odd_link_tokens_are_unknown(database: Database, token: str) -> None:
 # --- passwords
 
 
+def test_passwords_are_stored_as_argon2id_with_the_recommended_cost(database: Database) -> None:
+    link = link_for(database)
+    with database.write() as session:
+        user = users.use_link(session, link)
+        users.set_password(session, user, GOOD)
+        assert user.password_hash.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+        assert users.check_password(session, user.email, GOOD, address=HOME)
+
+
+def test_a_hash_with_other_costs_is_renewed_at_the_next_sign_in(
+    database: Database, olu: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dearer = PasswordHash((Argon2Hasher(time_cost=2, memory_cost=8, parallelism=1),))
+    monkeypatch.setattr(users, "_hasher", lambda: dearer)
+    with database.write() as session:
+        user = users.check_password(session, olu.email, GOOD, address=HOME)
+        assert "t=2" in user.password_hash
+
+
 def test_the_right_password_signs_in_whatever_the_case_of_the_address(database: Database, olu: User) -> None:
     with database.write() as session:
         assert users.check_password(session, "OLU@Larkspur.example", GOOD, address=HOME).id == olu.id
@@ -164,7 +194,7 @@ def test_guessing_one_account_is_stopped_even_for_the_right_password(database: D
 
 
 def test_guessing_many_accounts_from_one_address_is_stopped(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, quick_hashing: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(users, "MAX_ADDRESS_FAILURES", 3)
     for number in range(3):
@@ -244,7 +274,7 @@ def test_expired_sessions_are_thrown_away_at_the_next_sign_in(database: Database
 # --- what is left behind
 
 
-def test_neither_tokens_nor_passwords_are_stored_or_audited(database: Database) -> None:
+def test_neither_tokens_nor_passwords_are_stored_or_audited(database: Database, quick_hashing: None) -> None:
     link = link_for(database)
     with database.write() as session:
         user = users.use_link(session, link)
