@@ -36,6 +36,11 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
         self._view(new)
         return self.keys, self.values
 
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only these rows."""
+        self._buffers = [buffer[indices] for buffer in self._buffers]
+        self._view(self.keys.shape[2])
+
     def _view(self, num_tokens: int) -> None:
         self.keys, self.values = (buffer[:, :, :num_tokens] for buffer in self._buffers)
 

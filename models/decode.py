@@ -24,23 +24,32 @@ class Line:
     pending: list[int] = field(default_factory=list)
 
 
-def decode_line(session: Session, logits: Tensor, *, stop: Tensor, limit: int) -> list[Line]:
+def decode_line(
+    session: Session, logits: Tensor, *, stop: Tensor, limit: int, last: bool = False
+) -> list[Line]:
     """Decode until a `stop` id (a bool mask [vocabulary]) or `limit` tokens, each row for itself.
 
-    Raises ModelError when the model's numbers are not finite.
+    `last` says that nothing is appended afterwards: rows that have ended then leave the session, so that they
+    cost nothing more. Raises ModelError when the model's numbers are not finite.
     """
     lines = [Line() for _ in range(session.num_rows)]
+    active = lines
     for _ in range(limit):
-        _pick(lines, logits, stop)
-        if all(line.ended or len(line.ids) == limit for line in lines):
+        _pick(active, logits, stop)
+        still = [row for row, line in enumerate(active) if not line.ended]
+        if not still or len(active[still[0]].ids) == limit:
             break
-        logits = session.append([line.pending for line in lines])
+        if last and len(still) < len(active):
+            session.keep(still)
+            active = [active[row] for row in still]
+        logits = session.append([line.pending for line in active])
     return lines
 
 
 def _pick(lines: Sequence[Line], logits: Tensor, stop: Tensor) -> None:
     """Take each open row's best token, or end the row."""
-    if not bool(torch.isfinite(logits.sum(dim=1))[[not line.ended for line in lines]].all()):
+    finite = torch.isfinite(logits.sum(dim=1)).tolist()
+    if not all(fine or line.ended for fine, line in zip(finite, lines, strict=True)):
         raise ModelError(
             "The model's logits are not finite numbers; the weights or the adapter are damaged, or BRIEFBOX_DEVICE computes wrongly (try cpu)."
         )

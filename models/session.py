@@ -81,6 +81,14 @@ class Session:
         self.cache.crop(-width)
         return logits
 
+    @torch.inference_mode()
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only, in this order."""
+        chosen = torch.tensor(list(rows), device=self.device)
+        self.cache.batch_select_indices(chosen)
+        self.valid, self.length = self.valid[chosen], self.length[chosen]
+        self.num_rows = len(rows)
+
     def _forward(self, ids: Tensor, places: Tensor, among: Tensor, keep: int) -> Tensor:
         """One pass over new tokens. `among` [rows, new, new]: which new tokens see which; all see the cache."""
         before = self.valid[:, None, :].expand(-1, ids.shape[1], -1)

@@ -136,7 +136,7 @@ class TransformersEngine:
         headlines = decode_line(session, at, stop=self._stop, limit=limits[0])
         between = encode_terminator(self.tokenizer, "headline") + encode_prefix(self.tokenizer, "summary")
         at = session.append([(*line.pending, *between) for line in headlines])
-        summaries = decode_line(session, at, stop=self._stop, limit=limits[1])
+        summaries = decode_line(session, at, stop=self._stop, limit=limits[1], last=True)
         # 3. Briefs.
         seconds = (time.monotonic() - started) / len(requests)
         return [

@@ -7,7 +7,6 @@ adapter depends on nothing but what its card names. The prompt is the one that i
 
 import math
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -35,7 +34,7 @@ from briefbox.settings import Settings
 from models.base import BaseModel
 from models.device import choose_device, choose_dtype, describe
 from models.prompt import PROMPT_VERSION, allowed_labels, encode_answer, encode_prompt
-from models.quiet import quiet_transformers
+from models.quiet import quiet_peft, quiet_transformers
 from models.registry import adapter_parts, write_adapter
 
 METHODS = ("lora",)
@@ -306,9 +305,7 @@ def _add_lora(model: Any, rank: int) -> Any:
         lora_dropout=0.0,
         target_modules="all-linear",
     )
-    with warnings.catch_warnings():
-        # peft 0.21 asks by a name that transformers 5.23 calls old.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+    with quiet_peft():
         # LoRA weights are float32 even where the frozen base is bfloat16: small updates would be rounded away.
         return get_peft_model(model, config, autocast_adapter_dtype=True)
 

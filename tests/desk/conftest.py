@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlmodel import select
 
 from briefbox.db import Database, migrate
@@ -53,6 +55,15 @@ def database(settings: Settings, migrated: Path) -> Iterator[Database]:
     database = Database(settings.database_address)
     yield database
     database.close()
+
+
+@pytest.fixture(autouse=True)
+def quick_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """argon2id that costs next to nothing; tests/briefbox/test_users.py has the real one."""
+    cheap = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
+    nobody = cheap.hash("nobody")
+    monkeypatch.setattr(users, "_hasher", lambda: cheap)
+    monkeypatch.setattr(users, "_nobodys_hash", lambda: nobody)
 
 
 class Inbox:

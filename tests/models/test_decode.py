@@ -20,9 +20,13 @@ class Script:
         self.steps = iter(steps)
         self.num_rows = len(steps[0])
         self.given: list[list[list[int]]] = []
+        self.kept: list[list[int]] = []
 
     def next_logits(self) -> Tensor:
         return torch.nn.functional.one_hot(torch.tensor(next(self.steps)), 10).float()
+
+    def keep(self, rows: list[int]) -> None:
+        self.kept.append(rows)
 
     def append(self, rows: list[list[int]]) -> Tensor:
         self.given.append(rows)
@@ -39,6 +43,13 @@ def test_rows_stop_individually_and_a_stopped_row_is_given_nothing() -> None:
     lines, script = run([[1, 9], [2, 5], [9, 5]], limit=8)
     assert lines == [([1, 2], True, []), ([], True, [])]
     assert script.given == [[[1], []], [[2], []]]
+
+
+def test_in_the_last_line_a_row_that_ended_leaves_the_session() -> None:
+    script = Script([[9, 1, 1], [1, 9], [2]])
+    lines = decode_line(cast(Session, script), script.next_logits(), stop=STOP, limit=2, last=True)
+    assert [line.ids for line in lines] == [[], [1, 1], [1]]
+    assert script.kept == [[1, 2]]
 
 
 def test_a_row_at_its_limit_keeps_its_newest_token_for_the_next_piece() -> None:

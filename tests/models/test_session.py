@@ -47,6 +47,14 @@ def test_a_row_that_gets_nothing_is_not_changed(session: Session, loaded: Any) -
     torch.testing.assert_close(logits[1], alone, atol=1e-4, rtol=1e-4)
 
 
+def test_rows_that_are_kept_go_on_as_if_nothing_had_happened(session: Session, loaded: Any) -> None:
+    session.append(ROWS)
+    session.keep([2, 0])
+    logits = session.append([[12], [13, 14]]).log_softmax(dim=1)
+    alone = plain_log_probs(loaded.model, [*PREFIX, *ROWS[0], 13, 14])[-1]
+    torch.testing.assert_close(logits[1], alone, atol=1e-4, rtol=1e-4)
+
+
 def test_the_cache_grows_past_its_room(session: Session, loaded: Any) -> None:
     long = [20 + number % 50 for number in range(ROOM + 10)]
     logits = session.append([long] * 3).log_softmax(dim=1)

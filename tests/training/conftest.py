@@ -1,6 +1,6 @@
 """Judged conversations in a real database, and a base model small enough to train in a second."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ import pytest
 from briefbox.db import Database
 from briefbox.schemas import BriefRequest, Category, Example, ExampleOutput
 from briefbox.settings import Settings, load_settings
-from briefbox.tables import Brief, Confirmation, Conversation, Correction, User
+from briefbox.tables import Brief, Confirmation, Conversation, Correction, Email, User
 from models.base import BaseModel, resolve_base_model
+from models.prompt import INSTRUCTIONS, RULES
+from training.dataset import write_lines
 
 CATEGORIES = (Category(name="Billing", description="invoices and refunds"), Category(name="Delivery"))
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -56,8 +58,6 @@ class Support:
     def brief(self, raw: bytes, *, done: bool = True, **said: Any) -> Brief:
         """An email with its brief, in a conversation that is finished unless `done` says otherwise."""
         email_id = self._deliver(raw)[0]
-        from briefbox.tables import Email
-
         with self.database.write() as session:
             email = session.get_one(Email, email_id)
             assert email.conversation_id is not None
@@ -123,20 +123,37 @@ def support(database: Database, deliver: Callable[..., list[int]], ana: User) ->
     return Support(database, deliver, ana)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Matrices this small are slower on several threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama of two layers that reads bytes: no download, no packaged weights."""
+    """A random Llama of two layers, with a tokenizer trained on our own prompt: no download, no packaged weights."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     folder = tmp_path_factory.mktemp("base") / "tiny"
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<|im_start|>", "<|im_end|>"]
-    words = {token: number for number, token in enumerate(special + alphabet)}
-    tokenizer = Tokenizer(models.BPE(vocab=words, merges=[]))
+    tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=800,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    lines = write_lines([make_example(1), make_example(2)]).decode()
+    tokenizer.train_from_iterator([INSTRUCTIONS, RULES, lines] * 3, trainer)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=special[0],
@@ -147,13 +164,14 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=len(words),
+            vocab_size=tokenizer.get_vocab_size(),
             hidden_size=32,
             intermediate_size=64,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
-            max_position_embeddings=4096,
+            max_position_embeddings=2048,
+            initializer_range=0.2,
             bos_token_id=0,
             eos_token_id=1,
             pad_token_id=1,

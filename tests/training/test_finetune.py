@@ -55,12 +55,13 @@ def test_six_steps_lower_the_loss_and_write_an_adapter_that_fits(
 
 def test_the_engine_says_what_was_trained(base: BaseModel, settings: Settings, tmp_path: Path) -> None:
     long = settings.model_copy(update={"epochs": 30.0})
-    train(FOUR, base, long, tmp_path / "lora-1")
+    two = FOUR[:2]
+    train(two, base, long, tmp_path / "lora-1")
     engine = TransformersEngine(settings, base=base)
     engine.load_adapter(tmp_path / "lora-1")
-    briefs = engine.brief([example.input for example in FOUR])
-    assert [brief.priority.label for brief in briefs] == [example.output.priority for example in FOUR]
-    assert [brief.category.label for brief in briefs] == [example.output.category for example in FOUR]
+    briefs = engine.brief([example.input for example in two])
+    assert [brief.priority.label for brief in briefs] == [example.output.priority for example in two]
+    assert [brief.category.label for brief in briefs] == [example.output.category for example in two]
 
 
 def test_the_same_seed_gives_the_same_weights(base: BaseModel, settings: Settings, tmp_path: Path) -> None:
@@ -116,8 +117,8 @@ def test_another_method_names_those_there_are(base: BaseModel, settings: Setting
 def test_an_example_longer_than_the_context_is_refused(
     base: BaseModel, settings: Settings, tmp_path: Path
 ) -> None:
-    long = make_example(output=ExampleOutput(summary="x" * 4000))
-    with pytest.raises(TrainingError, match="but the base model reads 4096"):
+    long = make_example(output=ExampleOutput(summary="x7" * 2000))
+    with pytest.raises(TrainingError, match="but the base model reads 2048"):
         train([long], base, settings, tmp_path / "lora-1")
 
 

@@ -139,13 +139,14 @@ def test_a_step_longer_than_the_lease_keeps_it(
     database: Database, settings: Settings, run_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_step = settings.model_copy(
-        update={"training_lease_seconds": 1.0, "epochs": 1.0, "train_batch_size": 3}
+        update={"training_lease_seconds": 2.0, "epochs": 1.0, "train_batch_size": 3}
     )
-    until = []
+    kept = []
 
     def slow(_model: object, _batch: object) -> object:
-        time.sleep(1.5)
-        until.append(stored(database, run_id).lease_until)
+        time.sleep(2.5)
+        until = stored(database, run_id).lease_until
+        kept.append(until is not None and until > datetime.now(UTC))
         return loss(_model, _batch)  # type: ignore[arg-type]
 
     loss = finetune.answer_loss
@@ -153,8 +154,7 @@ def test_a_step_longer_than_the_lease_keeps_it(
     run = pipeline.run(database, one_step, run_id, owner="w1")
     assert run is not None
     assert (run.state, run.attempts) == ("done", 1)
-    assert until[0] is not None
-    assert until[0] > datetime.now(UTC) - timedelta(seconds=60)
+    assert kept == [True]
 
 
 def test_a_changed_dataset_fails_the_run_with_its_reason(
