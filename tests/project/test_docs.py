@@ -7,7 +7,13 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_configuration_and_commands_are_documented_as_they_are() -> None:
-    done = subprocess.run([sys.executable, "scripts/document.py", "--check"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "scripts/document.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -22,7 +28,9 @@ def test_every_link_in_the_docs_leads_somewhere() -> None:
 
 def test_every_folder_at_the_top_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
     folders = {path.split("/")[0] for path in tracked if "/" in path and not path.startswith(".")}
     assert [folder for folder in sorted(folders) if f"{folder}/" not in readme] == []
 

@@ -1,0 +1,124 @@
+"""The desk in a real browser: live rows, a correction by key, no console error, no request to another host."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from briefbox.db import Database
+from briefbox.store import users
+from briefbox.tables import Correction, User
+from tests.desk.conftest import *  # noqa: F403 - its fixtures
+from tests.desk.conftest import Inbox
+from tests.flow.conftest import wait_for
+from tests.servers import free_port
+
+CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not CHROMIUM.exists(), reason="/usr/bin/chromium is not there: apt-get install chromium"
+    ),
+]
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
+QUIET += ["--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture
+def address(app: FastAPI) -> Iterator[str]:
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=2)
+    )
+    thread = Thread(target=server.run)
+    thread.start()
+    wait_for(lambda: server.started, "the desk to start")
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(20)
+
+
+@pytest.fixture
+def page(address: str, database: Database, ana: User) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with database.write() as session:
+        link = f"{address}/link/{users.new_link(session, ana)}"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
+        page = browser.new_page()
+        told: list[str] = []
+        page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                told.append(request.url) if not request.url.startswith((address, "data:")) else None
+            ),
+        )
+        page.goto(link)
+        page.get_by_role("button", name="Sign in now").click()
+        page.wait_for_url(f"{address}/")
+        yield page
+        browser.close()
+        assert told == []
+
+
+def test_a_new_row_slides_in_without_a_reload(page: Any, inbox: Inbox) -> None:
+    page.evaluate("window.notReloaded = true")
+    inbox.receive(
+        "A mail that comes later", brief={"headline": "It came while the page was open", "priority": "urgent"}
+    )
+    page.get_by_role("link", name="It came while the page was open").wait_for(timeout=5000)
+    assert page.evaluate("window.notReloaded") is True
+
+
+def test_a_priority_is_corrected_by_one_key(page: Any, inbox: Inbox) -> None:
+    number = inbox.receive(brief={"priority": "low", "headline": "Fix me"})
+    page.goto(page.url)
+    page.get_by_text("Fix me").first.click()
+    page.wait_for_url(f"**/conversations/{number}*")
+    page.keyboard.press("1")
+    wait_for(lambda: inbox.get(number).priority == "urgent", "the correction", seconds=10)
+    [row] = inbox.all(Correction)
+    assert (row.before, row.after) == ("low", "urgent")
+
+
+def test_hostile_mail_runs_nothing(page: Any, inbox: Inbox) -> None:
+    hostile = "<script>window.__xss=1</script><img src='http://evil.example/x' onerror='window.__xss=1'>"
+    number = inbox.receive(hostile, hostile, brief={"headline": hostile, "summary": hostile})
+    for path in ("", f"conversations/{number}"):
+        page.goto(page.url.split("/conversations")[0].rstrip("/") + "/" + path)
+        page.wait_for_timeout(300)
+        assert page.evaluate("window.__xss") is None
+
+
+def test_reading_and_correcting_work_without_javascript(page: Any, inbox: Inbox, address: str) -> None:
+    number = inbox.receive(brief={"priority": "low"})
+    context = page.context.browser.new_context(
+        java_script_enabled=False, storage_state=page.context.storage_state()
+    )
+    plain = context.new_page()
+    plain.goto(f"{address}/conversations/{number}")
+    plain.get_by_role("button", name="urgent").click()
+    wait_for(lambda: inbox.get(number).priority == "urgent", "the correction", seconds=10)
+
+
+def test_a_phone_needs_no_sideways_scrolling(page: Any, inbox: Inbox) -> None:
+    number = inbox.receive(
+        "a subject " * 12, brief={"headline": "A rather long headline that has to wrap on a narrow phone"}
+    )
+    page.set_viewport_size({"width": 320, "height": 640})
+    for path in ("/", f"/conversations/{number}", "/status"):
+        page.goto(page.url.split("/", 3)[0] + "//" + page.url.split("/")[2] + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
