@@ -3,7 +3,7 @@
 The usual way is one `generate` per email with the same prompt, the same model and the same limit of new
 tokens, its four lines taken from free text. All three run over the same emails, in turn, in one process.
 
-    python bench/inference.py [--emails 8] [--batch 8] [--rounds 3] [--adapter FOLDER]
+    python -m bench.inference [--emails 8] [--batch 8] [--rounds 3] [--adapter FOLDER]
 """
 
 import argparse

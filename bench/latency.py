@@ -38,7 +38,7 @@ def main() -> None:
     rows = []
     for engine in ("fake", "transformers") if options.engine == "both" else (options.engine,):
         times = measure(engine, options.emails, options.pause)
-        p50, p95 = statistics.median(times), statistics.quantiles(times, n=20)[-1]
+        p50, p95 = statistics.median(times), statistics.quantiles(times, n=20, method="inclusive")[-1]
         rows.append(
             (
                 engine,
