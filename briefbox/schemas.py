@@ -114,8 +114,15 @@ class Category(Frozen):
     description: str = ""
 
 
+class EarlierEmail(Frozen):
+    """An earlier email of the same conversation, its quoted history trimmed."""
+
+    sender: str
+    text: str
+
+
 class BriefRequest(Frozen):
-    """All that the model may know about one email: one customer's text and the allowed labels.
+    """All that the model may know about one email: one customer's conversation and the allowed labels.
 
     Stored beside the brief, so that training sees exactly what the model saw.
     """
@@ -124,26 +131,63 @@ class BriefRequest(Frozen):
     sender: str
     text: str  # the newest customer message; quoted history trimmed
     categories: tuple[Category, ...]
+    earlier: tuple[EarlierEmail, ...] = ()  # oldest first: the original request is the first one
+    written_in: str = ""  # ISO 639-1 code of the brief's language; "" is the email's own
 
 
 class LabelScore(Frozen):
-    """A label chosen from a closed set: probabilities over the whole set, summing to 1."""
+    """A label chosen from a closed set, with calibrated probabilities over the whole set, summing to 1.
+
+    `confidence` is the chosen label's; None, and no scores, where the engine's server does not tell.
+    """
 
     label: str
-    confidence: float
+    confidence: float | None
     scores: dict[str, float]
 
 
+class Sentence(Frozen):
+    """A sentence of a summary and the span [start, end) in characters of the request's text that supports it."""
+
+    text: str
+    start: int | None = None
+    end: int | None = None
+
+
+class Grounding(Frozen):
+    """What was checked against the visible email."""
+
+    removed: tuple[str, ...] = ()  # what the model wrote and the email does not hold; it was left out
+    sentences: tuple[Sentence, ...] = ()  # of the summary, in order
+    quoted: tuple[BriefField, ...] = ()  # fields that quote the email because nothing of the model's was left
+
+
+class Omission(Frozen):
+    """What the model was not given because it did not fit."""
+
+    part: Literal["newest", "original", "earlier"]  # newest email, original request, emails between
+    emails: int  # how many emails it concerns
+    tokens: int  # how many tokens of them were left out; an estimate where they were never counted
+
+
 class Provenance(Frozen):
-    """What made a brief. `adapter` is "" for the bare base model; seconds are this email's share of its batch."""
+    """What made a brief. `adapter` is "" for the bare base model.
+
+    All seconds are this email's share of its batch: `seconds` in all, of which prefill (prompt and labels) and
+    decode (headline and summary). `tokens_cached` of `tokens_in` came from the shared prefix.
+    """
 
     engine: str
     base_model: str
+    base_revision: str = ""
     adapter: str = ""
     prompt_version: str
     tokens_in: int = 0
+    tokens_cached: int = 0
     tokens_out: int = 0
     seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
     batch_size: int = 1
     device: str = ""
 
@@ -155,7 +199,12 @@ class Brief(Frozen):
     summary: str
     priority: LabelScore
     category: LabelScore
-    cut: bool = False  # the email was longer than the model was given
+    language: str = ""  # of the email, ISO 639-1; "" where it is too short to tell
+    needs_human: tuple[BriefField, ...] = ()  # labels too doubtful to rely on; the guess stays as a suggestion
+    grounding: Grounding = Grounding()
+    instructions_found: bool = False  # the email holds text addressed to an assistant
+    cut: bool = False  # something was left out, see `omitted`
+    omitted: tuple[Omission, ...] = ()
     provenance: Provenance
 
 
@@ -201,6 +250,10 @@ class AdapterCard(Frozen):
     num_examples: int
     method: str = "lora"
     settings: dict[str, Any] = Field(default_factory=dict)
+    # Fitted on the validation split. Temperatures by field ("priority"), 1.0 where missing; thresholds below which
+    # a label needs a human, by field or by field and label ("priority", "priority/urgent").
+    temperatures: dict[str, float] = Field(default_factory=dict)
+    thresholds: dict[str, float] = Field(default_factory=dict)
     scores: dict[str, float] = Field(default_factory=dict)
     created_at: datetime
 

@@ -86,16 +86,20 @@ class Settings(BaseSettings):
     )
 
     # --- models
-    engine: Literal["transformers", "fake"] = Field(
+    engine: Literal["transformers", "openai", "fake"] = Field(
         default="transformers",
-        description="What writes briefs. `fake` needs no weights and is for tests and dry runs.",
+        description="What writes briefs: `transformers` (a model in this process), `openai` (any OpenAI-compatible server, such as vLLM or llama.cpp) or `fake` (needs no weights; for tests and dry runs).",
     )
     fake_engine_seconds: Annotated[float, Field(ge=0, le=600)] = Field(
         default=0, description="Seconds that the fake engine takes for an email, to try a queue under load."
     )
     base_model: str = Field(
         default=PACKAGED_MODEL,
-        description="`packaged` (SmolLM2-135M-Instruct, comes with the installation) or a folder with a causal language model in safetensors.",
+        description="`packaged` (SmolLM2-135M-Instruct, comes with the installation), a folder with a causal language model in safetensors, or a model's id on a hub (`owner/name`, which needs BRIEFBOX_BASE_REVISION and `briefbox models add`).",
+    )
+    base_revision: str = Field(
+        default="",
+        description="Commit of the hub model in BRIEFBOX_BASE_MODEL, 40 hex digits: a name alone may change under you.",
     )
     models_dir: Path | None = Field(
         default=None,
@@ -104,11 +108,27 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where the model runs; auto takes CUDA where it is there."
     )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Number format of the model's computations; auto takes bfloat16 where the device has it and is faster with it (measured at start).",
+    )
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default=0, description="CPU threads of the model; 0 takes one for each core this process may use."
+    )
     batch_size: Annotated[int, Field(ge=1, le=512)] = Field(
-        default=8, description="Most emails briefed in one batch."
+        default=32, description="Most emails briefed in one batch."
+    )
+    max_batch_tokens: Annotated[int, Field(ge=256)] = Field(
+        default=16_384,
+        description="Most tokens (prompt, padding and answer of all emails) computed in one batch; longer emails make smaller batches.",
+    )
+    batch_timeout_seconds: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        default=300,
+        description="Longest time for a batch. Writing stops there with what it has; a worker stuck far beyond it ends itself and is started again.",
     )
     max_email_tokens: Annotated[int, Field(ge=64, le=100_000)] = Field(
-        default=700, description="Most tokens of email text the model reads; the rest is cut, visibly."
+        default=700,
+        description="Most tokens of email text (newest email, original request, emails between) the model reads; what is left out is shown.",
     )
     max_headline_tokens: Annotated[int, Field(ge=4, le=200)] = Field(
         default=20, description="Most tokens of a headline."
@@ -118,6 +138,55 @@ class Settings(BaseSettings):
     )
     needs_human_below: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.4, description="A label whose confidence is lower is marked `needs a human`."
+    )
+    needs_human_at: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict,
+        description='Other thresholds by field, or by field and label, as JSON: {"priority": 0.5, "priority/urgent": 0.3, "category/billing": 0.6}. They win over those in an adapter\'s card.',
+    )
+    brief_language: str = Field(
+        default="email",
+        pattern="^(email|[a-z]{2})$",
+        description="Language in which briefs are written: `email` (each email's own) or an ISO 639-1 code such as `en`.",
+    )
+
+    # --- models: an OpenAI-compatible server (engine `openai`)
+    openai_url: str = Field(
+        default="http://127.0.0.1:8000/v1",
+        description="Address of the OpenAI-compatible server, up to and with /v1. Emails are sent there.",
+    )
+    openai_model: str = Field(
+        default="", description="Model name asked for at that server. Without it: the first one that it lists."
+    )
+    openai_api_key: SecretStr | None = Field(
+        default=None, description="Key for that server; better in a file: BRIEFBOX_OPENAI_API_KEY_FILE."
+    )
+    openai_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=60, description="Longest wait for one answer of that server."
+    )
+    openai_parallel: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=8, description="Most requests open at that server at once."
+    )
+
+    # --- what a brief costs (`briefbox cost`); 0 leaves a part out
+    currency: str = Field(default="EUR", description="Currency of the prices below, for display only.")
+    price_device_hour: Annotated[float, Field(ge=0)] = Field(
+        default=0, description="Price of an hour of the machine or GPU that writes briefs."
+    )
+    device_watts: Annotated[float, Field(ge=0)] = Field(
+        default=0, description="Power that the machine draws while it writes briefs, in watts."
+    )
+    price_kwh: Annotated[float, Field(ge=0)] = Field(default=0, description="Price of a kilowatt hour.")
+    price_million_in: Annotated[float, Field(ge=0)] = Field(
+        default=0, description="Price of a million tokens read, where the engine `openai` is paid by token."
+    )
+    price_million_out: Annotated[float, Field(ge=0)] = Field(
+        default=0, description="Price of a million tokens written, where the engine `openai` is paid by token."
+    )
+    hosted_million_in: Annotated[float, Field(ge=0)] = Field(
+        default=0, description="What a hosted service asks for a million tokens read, to compare with."
+    )
+    hosted_million_out: Annotated[float, Field(ge=0)] = Field(
+        default=0, description="What a hosted service asks for a million tokens written, to compare with."
     )
 
     # --- queue and workers
@@ -300,7 +369,7 @@ def _sentence(error: ValidationError) -> str:
         name, _, message = message.partition(": ")
     field = Settings.model_fields.get(name)
     found = os.environ.get(f"{PREFIX}{name.upper()}")
-    secret = name in {"secret_key", "database_url", "redis_url"}
+    secret = name in {"secret_key", "database_url", "redis_url", "openai_api_key"}
     shown = (
         ""
         if found is None

@@ -170,6 +170,7 @@ class Mailbox(SQLModel, table=True):
     ca_file: str = ""
     folders: list[str] = _json(list)
     start_at: str = "now"  # all or now: where a folder begins when it is first seen
+    adapter: str = ""  # name of the adapter for this mailbox's mail; "" is the champion
     created_at: datetime = _when()
     paused_at: datetime | None = _when(nullable=True)
     last_success_at: datetime | None = _when(nullable=True)
@@ -298,6 +299,7 @@ class Email(SQLModel, table=True):
     received_at: datetime = _when()  # the server's INTERNALDATE, else when we saw it
     parsed: dict[str, Any] = _json(dict)  # the whole ParsedEmail
     # --- the work: waiting -> running (leased) -> done or dead
+    instructions_found: bool = False  # contains text addressed to an assistant; it changes nothing else
     work_state: str = "waiting"
     attempts: int = 0  # counted at claim time, so that a death of the process counts
     not_before: datetime = _when()
@@ -319,21 +321,31 @@ class Brief(SQLModel, table=True):
     headline: str = _text()
     summary: str = _text()
     priority: str
-    priority_confidence: float
+    priority_confidence: float | None  # None: the engine's server does not tell
     priority_scores: dict[str, float] = _json(dict)
     category: str
-    category_confidence: float
+    category_confidence: float | None
     category_scores: dict[str, float] = _json(dict)
+    language: str = ""  # of the email, ISO 639-1; "" where it is too short to tell
+    needs_human: list[str] = _json(list)
+    grounding: dict[str, Any] = _json(dict)  # a Grounding
+    instructions_found: bool = False
     cut: bool = False
+    omitted: list[dict[str, Any]] = _json(list)  # Omission values
+    shadow: bool = False  # by an adapter on trial: kept for comparison, never shown
     request: dict[str, Any] = _json(dict)  # exactly what the model was asked: the input of training examples
     engine: str
     base_model: str
+    base_revision: str = ""
     adapter: str = ""
     prompt_version: str
     device: str = ""
     tokens_in: int = 0
+    tokens_cached: int = 0
     tokens_out: int = 0
     seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
     batch_size: int = 1
     attempt: int = 1
     created_at: datetime = _when()
@@ -453,10 +465,23 @@ class Adapter(SQLModel, table=True):
     base_model: str
     weights_sha256: str
     card: dict[str, Any] = _json(dict)
-    state: str = "candidate"  # candidate, champion, retired, rejected
+    state: str = "candidate"  # candidate, shadow, champion, retired, rejected
     training_run_id: int | None = _reference("training_runs.id", nullable=True, index=False)
     created_at: datetime = _when()
     promoted_at: datetime | None = _when(nullable=True)
+
+
+class Alert(SQLModel, table=True):
+    """Something an admin should know, until it is over. One row for each key; raising it again counts."""
+
+    __tablename__ = "alerts"
+    id: int = Field(default=None, primary_key=True)
+    key: str = Field(unique=True)  # what it is about, for example "adapter lora-3"
+    text: str = _text()
+    times: int = 1
+    raised_at: datetime = _when()
+    seen_at: datetime = _when()  # when it was raised last
+    resolved_at: datetime | None = _when(nullable=True)
 
 
 class ProcessBeat(SQLModel, table=True):

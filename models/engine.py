@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from briefbox.errors import AdapterError, ModelError, OutOfMemoryError
-from briefbox.schemas import Brief, BriefField, BriefRequest, LabelScore, Provenance
-from briefbox.settings import Settings
+from briefbox.schemas import AdapterCard, Brief, BriefField, BriefRequest, LabelScore, Provenance
+from briefbox.settings import Settings, load_settings
 from models.prompt import PROMPT_VERSION, allowed_labels
 from models.registry import WEIGHTS_FILE, read_card
 from models.text import compact, one_line, sentences, shorten
@@ -32,22 +32,27 @@ class Engine(Protocol):
         ...
 
     @property
-    def adapter(self) -> str:
-        """The name of the adapter in use; "" for the bare base model."""
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the adapters that are resident, ready to be used by the next brief."""
         ...
 
-    def brief(self, requests: Sequence[BriefRequest]) -> list[Brief]:
-        """One brief for each request, in the same order.
+    def brief(self, requests: Sequence[BriefRequest], adapter: str = "") -> list[Brief]:
+        """One brief for each request, in the same order, written with a resident adapter; "" is the bare base.
 
-        Raises OutOfMemoryError (the caller tries again with fewer) or ModelError.
+        Raises AdapterError when the adapter is not resident, OutOfMemoryError (the caller tries again with
+        fewer) or ModelError.
         """
         ...
 
-    def load_adapter(self, path: Path | None, name: str = "", expected_sha256: str | None = None) -> None:
-        """Use the adapter in `path` from the next brief on; None goes back to the bare base model.
+    def load_adapter(self, path: Path, name: str = "", expected_sha256: str | None = None) -> str:
+        """Make the adapter in `path` resident and return its name; one of the same name is replaced.
 
-        Raises AdapterError and keeps the adapter in use when the new one is refused.
+        Raises AdapterError, with everything as it was, when it is refused.
         """
+        ...
+
+    def drop_adapter(self, name: str) -> None:
+        """Let go of a resident adapter; nothing happens when there is none of this name."""
         ...
 
     def warm_up(self) -> None:
@@ -58,10 +63,14 @@ class Engine(Protocol):
 def make_engine(settings: Settings) -> Engine:
     """The engine that BRIEFBOX_ENGINE names. Loading a model takes seconds.
 
-    Raises ModelError when the base model or the device cannot be used.
+    Raises ModelError when the base model, the device or the server cannot be used.
     """
     if settings.engine == "fake":
-        return FakeEngine(seconds_per_email=settings.fake_engine_seconds)
+        return FakeEngine(settings, seconds_per_email=settings.fake_engine_seconds)
+    if settings.engine == "openai":
+        from models.openai_engine import OpenAIEngine
+
+        return OpenAIEngine(settings)
     from models.transformers_engine import TransformersEngine
 
     return TransformersEngine(settings)
@@ -83,6 +92,7 @@ class FakeEngine:
 
     def __init__(
         self,
+        settings: Settings | None = None,
         *,
         seconds_per_email: float = 0.0,
         fail_on: str = "",
@@ -93,15 +103,23 @@ class FakeEngine:
 
         A batch larger than `most_at_once` raises OutOfMemoryError.
         """
-        self.adapter = ""
+        self.settings = settings or load_settings()
+        self._cards: dict[str, AdapterCard] = {}
         self.history: list[list[BriefRequest]] = []
         self.seconds_per_email = seconds_per_email
         self.fail_on = fail_on
         self.die_on = die_on
         self.most_at_once = most_at_once
 
-    def brief(self, requests: Sequence[BriefRequest]) -> list[Brief]:
+    @property
+    def adapters(self) -> tuple[str, ...]:
         """See Engine."""
+        return tuple(self._cards)
+
+    def brief(self, requests: Sequence[BriefRequest], adapter: str = "") -> list[Brief]:
+        """See Engine."""
+        if adapter and adapter not in self._cards:
+            raise AdapterError(f"The adapter {adapter} is not resident in the fake engine; load it first.")
         self.history.append(list(requests))
         if self.most_at_once is not None and len(requests) > self.most_at_once:
             raise OutOfMemoryError(
@@ -114,30 +132,33 @@ class FakeEngine:
             if self.fail_on and self.fail_on in text:
                 raise ModelError(f"The fake engine was told to fail on {self.fail_on!r}.")
         time.sleep(self.seconds_per_email * len(requests))
-        return [self._brief(request, len(requests)) for request in requests]
+        return [self._brief(request, adapter, len(requests)) for request in requests]
 
-    def load_adapter(self, path: Path | None, name: str = "", expected_sha256: str | None = None) -> None:
+    def load_adapter(self, path: Path, name: str = "", expected_sha256: str | None = None) -> str:
         """See Engine. Checks the card and the sum, not the weights."""
-        if path is None:
-            self.adapter = ""
-            return
         card = read_card(path)
         if expected_sha256 is not None and expected_sha256 != card.weights_sha256:
             raise AdapterError(
                 f"The card of adapter {card.name} says sha256 {card.weights_sha256[:12]} for {WEIGHTS_FILE}, expected {expected_sha256[:12]}."
             )
-        self.adapter = name or card.name
+        name = name or card.name
+        self._cards[name] = card
+        return name
+
+    def drop_adapter(self, name: str) -> None:
+        """See Engine."""
+        self._cards.pop(name, None)
 
     def warm_up(self) -> None:
         """Nothing is slow here."""
 
-    def _brief(self, request: BriefRequest, batch_size: int) -> Brief:
+    def _brief(self, request: BriefRequest, adapter: str, batch_size: int) -> Brief:
         text = f"{request.subject}\n{compact(request.text)}"
         found = sentences(request.text)
         provenance = Provenance(
             engine=self.name,
             base_model=self.base_model,
-            adapter=self.adapter,
+            adapter=adapter,
             prompt_version=PROMPT_VERSION,
             tokens_in=len(text.split()),
             seconds=self.seconds_per_email,

@@ -18,7 +18,7 @@ NO_PRIORITY_YET = len(PRIORITIES)
 MAX_TEXT = {"headline": 300, "summary": 4000}
 
 
-def show_brief(session: Session, brief: Brief, *, needs_human_below: float) -> None:
+def show_brief(session: Session, brief: Brief) -> None:
     """Bring a new brief into its conversation, leaving what agents touched alone."""
     conversation = session.exec(
         select(Conversation).where(Conversation.id == brief.conversation_id).with_for_update()
@@ -32,10 +32,7 @@ def show_brief(session: Session, brief: Brief, *, needs_human_below: float) -> N
             conversation.suggestion = {**conversation.suggestion, field: said}
         else:
             setattr(conversation, field, said)
-    doubtful = {"priority": brief.priority_confidence, "category": brief.category_confidence}
-    conversation.needs_human = [
-        f for f, p in doubtful.items() if p < needs_human_below and f not in conversation.touched
-    ]
+    conversation.needs_human = [field for field in brief.needs_human if field not in conversation.touched]
     conversation.priority_rank = rank(conversation.priority)
     conversation.brief_id = brief.id
     _changed(session, conversation)

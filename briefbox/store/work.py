@@ -72,7 +72,7 @@ def renew(session: Session, token: str, *, seconds: float) -> int:
 
 
 def finish(
-    session: Session, token: str, item: ClaimedEmail, brief: BriefValue, *, needs_human_below: float
+    session: Session, token: str, item: ClaimedEmail, brief: BriefValue
 ) -> bool:
     """Store a brief and show it in the queue. False, and nothing written, when the lease is no longer ours."""
     if not _write(session, token, item.email_id, work_state=WorkState.DONE, **_no_lease(), last_error=""):
@@ -90,15 +90,23 @@ def finish(
         category=brief.category.label,
         category_confidence=brief.category.confidence,
         category_scores=brief.category.scores,
+        language=brief.language,
+        needs_human=list(brief.needs_human),
+        grounding=brief.grounding.model_dump(mode="json"),
+        instructions_found=brief.instructions_found,
         cut=brief.cut,
+        omitted=[omission.model_dump(mode="json") for omission in brief.omitted],
         request=item.request.model_dump(mode="json"),
         attempt=item.attempt,
         created_at=now(session),
         **brief.provenance.model_dump(),
     )
     session.add(row)
+    if brief.instructions_found:
+        email.instructions_found = True
+        session.add(email)
     session.flush()
-    conversations.show_brief(session, row, needs_human_below=needs_human_below)
+    conversations.show_brief(session, row)
     return True
 
 

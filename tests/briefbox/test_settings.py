@@ -29,7 +29,7 @@ def test_a_postgres_address_is_used_with_psycopg(monkeypatch: pytest.MonkeyPatch
     [
         ("BATCH_SIZE", "many", "BRIEFBOX_BATCH_SIZE='many'"),
         ("BATCH_SIZE", "0", "greater than or equal to 1"),
-        ("ENGINE", "gpt", "'transformers' or 'fake'"),
+        ("ENGINE", "gpt", "'transformers', 'openai' or 'fake'"),
         ("DATABASE_URL", "mysql://x", "postgresql://user:password@host/briefbox"),
         ("REDIS_URL", "localhost:6379", "redis://host:6379/0"),
     ],
