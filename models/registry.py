@@ -9,7 +9,7 @@ there, so everything is checked before it reaches the model, and the bytes check
 """
 
 import json
-import re
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,9 @@ from pydantic import ValidationError
 
 from briefbox.errors import AdapterError
 from briefbox.schemas import AdapterCard
+from models.adapter_checks import LORA_KEY, check_card, check_config, check_weights
 from models.base import BaseModel, publish_folder
+from models.prompt import PROMPT_VERSION
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,24 +37,6 @@ ALLOWED_FILES = frozenset({WEIGHTS_FILE, CONFIG_FILE, CARD_FILE})
 # A rank-256 adapter on all linear layers of a 70B model stays below this.
 MAX_WEIGHTS_BYTES = 8_000_000_000
 MAX_JSON_BYTES = 1_000_000
-
-_KEY = re.compile(r"base_model\.model\.(?P<module>[\w.]+)\.lora_(?P<side>[AB])\.weight")
-# What peft may be told by an adapter. Everything else (modules_to_save, auto_mapping, layer replication,
-# other base models ...) stays at peft's default, and a value that differs from it is refused.
-_CONFIG_KEYS = frozenset({"r", "lora_alpha", "target_modules", "use_rslora"})
-_CONFIG_MUST_BE_EMPTY = (
-    "auto_mapping",
-    "modules_to_save",
-    "layers_to_transform",
-    "layers_pattern",
-    "layer_replication",
-    "rank_pattern",
-    "alpha_pattern",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_dora",
-    "lora_bias",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +88,7 @@ def adapter_parts(model: Any, adapter_name: str = "default") -> "tuple[dict[str,
     # peft looks for new embeddings on a hub unless told not to.
     weights = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     full = model.peft_config[adapter_name]
-    matches = [_KEY.fullmatch(key) for key in weights]
+    matches = [LORA_KEY.fullmatch(key) for key in weights]
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -153,6 +137,11 @@ def verify_adapter(path: Path, base: BaseModel, expected_sha256: str | None = No
         raise AdapterError(
             f"The adapter {card.name} was trained on {card.base_model} ({card.base_sha256[:12]}), but the base model in use is {base.name} ({base.sha256[:12]}); set BRIEFBOX_BASE_MODEL back or train again."
         )
+    if card.prompt_version != PROMPT_VERSION:
+        raise AdapterError(
+            f"The adapter {card.name} was trained with prompt {card.prompt_version}, but this version of briefbox asks with {PROMPT_VERSION}; train again."
+        )
+    check_card(card)
     content = _read(path / WEIGHTS_FILE, MAX_WEIGHTS_BYTES)
     found = sha256(content).hexdigest()
     for source, wanted in (("its card", card.weights_sha256), ("the database", expected_sha256)):
@@ -160,12 +149,14 @@ def verify_adapter(path: Path, base: BaseModel, expected_sha256: str | None = No
             raise AdapterError(
                 f"The weights of adapter {card.name} have sha256 {found[:12]}, but {source} says {wanted[:12]}; they were altered: restore the folder or train again."
             )
-    config = _check_config(card.name, _read(path / CONFIG_FILE, MAX_JSON_BYTES))
-    weights = _check_weights(card.name, content, int(config["r"]))
+    config = check_config(card.name, _read(path / CONFIG_FILE, MAX_JSON_BYTES))
+    weights = check_weights(card.name, content, int(config["r"]))
     return VerifiedAdapter(path, card, config, weights)
 
 
 def _check_files(path: Path) -> None:
+    if path.is_symlink():
+        raise AdapterError(f"{path} is a link to another folder; expected the adapter's own folder.")
     if not path.is_dir():
         raise AdapterError(f"{path} is no folder with an adapter; was it removed? Promote another one.")
     names = {file.name for file in path.iterdir()}
@@ -174,69 +165,19 @@ def _check_files(path: Path) -> None:
             f"{path} holds {extra[0]}, which no adapter of ours has; expected only {', '.join(sorted(ALLOWED_FILES))}."
         )
     for name in sorted(ALLOWED_FILES):
-        if not (path / name).is_file() or (path / name).is_symlink():
+        if (path / name).is_symlink():
+            raise AdapterError(f"{path / name} is a link; expected a file of the adapter's own.")
+        if not (path / name).is_file():
             raise AdapterError(f"{path} lacks the file {name}; restore the folder or train again.")
 
 
 def _read(file: Path, limit: int) -> bytes:
     try:
-        if file.stat().st_size > limit:
-            raise AdapterError(f"{file} is larger than {limit} bytes, which no adapter of ours is.")
-        return file.read_bytes()
+        # Not through a link, even one that was put there after the check above.
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as opened:
+            if os.fstat(descriptor).st_size > limit:
+                raise AdapterError(f"{file} is larger than {limit} bytes, which no adapter of ours is.")
+            return opened.read(limit)
     except OSError as error:
         raise AdapterError(f"{file} cannot be read ({error.strerror}).") from error
-
-
-def _check_config(name: str, content: bytes) -> dict[str, Any]:
-    """What peft may know of the configuration: sizes and the names of linear layers."""
-    try:
-        config = json.loads(content)
-        modules = config["target_modules"]
-        valid = (
-            config["peft_type"] == "LORA"
-            and config.get("bias", "none") == "none"
-            and isinstance(config["r"], int)
-            and 1 <= config["r"] <= 1024
-            and isinstance(config["lora_alpha"], int | float)
-            and isinstance(modules, list)
-            and all(isinstance(module, str) and re.fullmatch(r"\w+", module) for module in modules)
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AdapterError(f"The adapter {name} has an unreadable {CONFIG_FILE} ({error!r}).") from error
-    if not valid:
-        raise AdapterError(f"The adapter {name} is no plain LoRA by its {CONFIG_FILE}.")
-    for key in _CONFIG_MUST_BE_EMPTY:
-        if config.get(key):
-            raise AdapterError(f"The adapter {name} sets {key} in its {CONFIG_FILE}, which is not allowed.")
-    return {key: config[key] for key in _CONFIG_KEYS if key in config}
-
-
-def _check_weights(name: str, content: bytes, rank: int) -> "dict[str, Tensor]":
-    """Only pairs of finite A [rank, in] and B [out, rank] matrices."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-    from torch import isfinite
-
-    try:
-        weights: dict[str, Tensor] = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise AdapterError(f"The weights of adapter {name} are no readable safetensors ({error}).") from error
-    sides: dict[str, set[str]] = {}
-    for key, tensor in weights.items():
-        match = _KEY.fullmatch(key)
-        if match is None:
-            raise AdapterError(
-                f"The adapter {name} holds the weight {key[:80]!r}; expected only lora_A and lora_B."
-            )
-        if tensor.ndim != 2 or tensor.shape[0 if match["side"] == "A" else 1] != rank:
-            raise AdapterError(
-                f"The weight {key} of adapter {name} has shape {list(tensor.shape)}, which does not fit rank {rank}."
-            )
-        if not tensor.is_floating_point() or not bool(isfinite(tensor).all()):
-            raise AdapterError(
-                f"The weight {key} of adapter {name} holds values that are not finite numbers."
-            )
-        sides.setdefault(match["module"], set()).add(match["side"])
-    if not sides or any(found != {"A", "B"} for found in sides.values()):
-        raise AdapterError(f"The adapter {name} lacks half of a pair of lora_A and lora_B weights.")
-    return weights

@@ -1,7 +1,8 @@
-"""models/registry.py and models/adapters.py: only a whole, harmless, fitting adapter reaches the model."""
+"""models/registry.py and models/adapter_checks.py: only a whole, harmless adapter for this base is read."""
 
 import json
 import math
+import pickle
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,21 @@ def card_for(base: BaseModel, name: str) -> AdapterCard:
     )
 
 
-def train(base: BaseModel, folder: Path, seed: int = 1) -> AdapterCard:
+def train(
+    base: BaseModel,
+    folder: Path,
+    seed: int = 1,
+    *,
+    target_modules: str | list[str] = "all-linear",
+    r: int = 4,
+) -> AdapterCard:
     """A LoRA with random weights in both halves, as if trained."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base.path, local_files_only=True)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    config = LoraConfig(r=r, lora_alpha=8, target_modules=target_modules, task_type="CAUSAL_LM")
     with quiet_peft():
         lora = get_peft_model(model, config)
     for name, parameter in lora.named_parameters():
@@ -119,7 +127,7 @@ def test_altered_weights_are_refused(adapter: Path, tiny: BaseModel) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["tokenizer.json", "adapter_model.bin", "chat_template.jinja", "modeling_x.py"]
+    "name", ["tokenizer.json", "adapter_model.bin", "chat_template.jinja", "modeling_x.py", ".hidden"]
 )
 def test_any_other_file_in_the_folder_is_refused(adapter: Path, tiny: BaseModel, name: str) -> None:
     (adapter / name).write_text("")
@@ -134,6 +142,85 @@ def test_a_missing_file_is_refused(adapter: Path, tiny: BaseModel, name: str) ->
         verify_adapter(adapter, tiny)
 
 
+def test_a_pickle_under_the_weights_name_is_never_unpickled(
+    adapter: Path, tiny: BaseModel, tmp_path: Path
+) -> None:
+    trace = tmp_path / "was-run"
+
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (trace,)
+
+    (adapter / WEIGHTS_FILE).write_bytes(pickle.dumps(Payload()))
+    sum_ = file_sha256(adapter / WEIGHTS_FILE)
+    write_card(adapter, read_card(adapter).model_copy(update={"weights_sha256": sum_}))
+    with pytest.raises(AdapterError, match="no readable safetensors"):
+        verify_adapter(adapter, tiny)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, CONFIG_FILE, CARD_FILE])
+def test_a_link_in_the_folder_is_refused(adapter: Path, tiny: BaseModel, tmp_path: Path, name: str) -> None:
+    (adapter / name).rename(tmp_path / name)
+    (adapter / name).symlink_to(tmp_path / name)
+    with pytest.raises(AdapterError, match=f"{name} is a link"):
+        verify_adapter(adapter, tiny)
+
+
+def test_a_link_in_place_of_the_folder_is_refused(adapter: Path, tiny: BaseModel, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(adapter)
+    with pytest.raises(AdapterError, match="is a link to another folder"):
+        verify_adapter(tmp_path / "link", tiny)
+
+
+def test_a_file_that_is_far_too_large_is_not_read(
+    adapter: Path, tiny: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.registry.MAX_WEIGHTS_BYTES", 100)
+    with pytest.raises(AdapterError, match="larger than 100 bytes"):
+        verify_adapter(adapter, tiny)
+
+
+def test_an_adapter_of_another_prompt_is_refused(adapter: Path, tiny: BaseModel) -> None:
+    write_card(adapter, read_card(adapter).model_copy(update={"prompt_version": "brief-0"}))
+    with pytest.raises(AdapterError, match="trained with prompt brief-0"):
+        verify_adapter(adapter, tiny)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"temperatures": {"priority": 0.0}}, "temperature 0.0 for priority; expected 0.001 to 1000"),
+        ({"temperatures": {"priority": -1.0}}, "temperature -1.0"),
+        ({"temperatures": {"category": math.inf}}, "temperature inf"),
+        ({"temperatures": {"category": math.nan}}, "temperature nan"),
+        ({"temperatures": {"headline": 1.0}}, "temperature for 'headline'; expected priority or category"),
+        ({"thresholds": {"priority": 1.5}}, "threshold 1.5 for priority; expected 0 to 1"),
+        ({"thresholds": {"priority": math.nan}}, "threshold nan"),
+        ({"thresholds": {"priority/soon": 0.5}}, "threshold for 'priority/soon'"),
+        ({"thresholds": {"category/": 0.5}}, "threshold for 'category/'"),
+        ({"thresholds": {"summary": 0.5}}, "threshold for 'summary'"),
+    ],
+)
+def test_a_card_whose_numbers_make_no_sense_is_refused(
+    adapter: Path, tiny: BaseModel, changes: dict[str, Any], reason: str
+) -> None:
+    card = json.loads((adapter / CARD_FILE).read_text()) | changes
+    (adapter / CARD_FILE).write_text(json.dumps(card))
+    with pytest.raises(AdapterError) as refused:
+        verify_adapter(adapter, tiny)
+    assert reason in str(refused.value)
+
+
+def test_a_card_with_fitted_numbers_is_taken(adapter: Path, tiny: BaseModel) -> None:
+    fitted = {
+        "temperatures": {"priority": 1.4, "category": 0.8},
+        "thresholds": {"priority": 0.5, "priority/urgent": 0.3, "category/Billing": 0.6, "category": 0.0},
+    }
+    write_card(adapter, read_card(adapter).model_copy(update=fitted))
+    assert verify_adapter(adapter, tiny).card.thresholds["priority/urgent"] == 0.3
+
+
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
@@ -144,6 +231,9 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj"
         ({f"{Q}.lora_A.weight": torch.full((4, 32), torch.nan)}, "not finite"),
         ({f"{Q}.lora_A.weight": torch.zeros(5, 32)}, "does not fit rank 4"),
         ({f"{Q}.lora_A.weight": None}, "lacks half of a pair"),
+        ({f"{Q}.lora_B.weight": torch.full((32, 4), torch.inf)}, "not finite"),
+        ({f"{Q}.lora_B.weight": torch.full((32, 4), -2e4)}, "holds 2e\\+04; no trained adapter"),
+        ({f"{Q}.lora_B.weight": torch.ones(32, 4, dtype=torch.int32)}, "has type torch.int32"),
     ],
 )
 def test_weights_that_are_no_plain_lora_are_refused(
@@ -164,6 +254,11 @@ def test_weights_that_are_no_plain_lora_are_refused(
         {"r": 0},
         {"target_modules": ".*"},
         {"use_dora": True},
+        {"r": True},
+        {"lora_alpha": math.inf},
+        {"lora_alpha": 1e9},
+        {"lora_alpha": 0},
+        {"use_rslora": "yes"},
     ],
 )
 def test_a_configuration_that_asks_for_more_is_refused(
@@ -172,91 +267,3 @@ def test_a_configuration_that_asks_for_more_is_refused(
     alter_config(adapter, **changes)
     with pytest.raises(AdapterError):
         verify_adapter(adapter, tiny)
-
-
-# --- in the engine
-
-
-def scores(engine: Any, request: Any) -> dict[str, float]:
-    """Log-probabilities, rounded: the tiny model is sure of itself, so that plain ones would all be 0 or 1."""
-    (brief,) = engine.brief([request])
-    return {name: round(math.log(share + 1e-300), 2) for name, share in brief.category.scores.items()}
-
-
-def test_an_adapter_changes_the_answers_and_taking_it_out_restores_them(
-    engine: Any, adapter: Path, request_for: Any
-) -> None:
-    bare = scores(engine, request_for())
-    engine.load_adapter(adapter, "champion")
-    assert engine.adapter == "champion"
-    assert scores(engine, request_for()) != bare
-    engine.load_adapter(None)
-    assert engine.adapter == ""
-    assert scores(engine, request_for()) == bare
-
-
-def test_the_engine_computes_what_peft_computes(engine: Any, adapter: Path, tiny: BaseModel) -> None:
-    from peft import LoraConfig, PeftModel, set_peft_model_state_dict
-    from transformers import AutoModelForCausalLM
-
-    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
-    with quiet_peft():
-        plain = PeftModel(AutoModelForCausalLM.from_pretrained(tiny.path, local_files_only=True), config)
-    set_peft_model_state_dict(plain, load_file(adapter / WEIGHTS_FILE))
-    engine.load_adapter(adapter)
-    ids = torch.tensor([[1, 500, 501]])
-    with torch.inference_mode():
-        torch.testing.assert_close(engine.model(ids).logits, plain.eval()(input_ids=ids).logits)
-
-
-def test_one_adapter_replaces_another(engine: Any, adapter: Path, tiny: BaseModel, request_for: Any) -> None:
-    train(tiny, adapter.parent / "a2", seed=2)
-    engine.load_adapter(adapter.parent / "a2")
-    second = scores(engine, request_for())
-    engine.load_adapter(adapter)
-    first = scores(engine, request_for())
-    engine.load_adapter(adapter.parent / "a2")
-    assert (engine.adapter, scores(engine, request_for())) == ("a2", second)
-    assert first != second
-
-
-def test_a_refused_adapter_leaves_the_one_in_use(
-    engine: Any, adapter: Path, tiny: BaseModel, request_for: Any
-) -> None:
-    engine.load_adapter(adapter)
-    before = scores(engine, request_for())
-    train(tiny, adapter.parent / "bad")
-    # One layer's weights are gone: every check of the files passes, the model does not fit.
-    alter_weights(adapter.parent / "bad", **{f"{Q}.lora_{side}.weight": None for side in "AB"})
-    with pytest.raises(AdapterError, match="does not fit"):
-        engine.load_adapter(adapter.parent / "bad")
-    assert (engine.adapter, scores(engine, request_for())) == ("a1", before)
-
-
-def test_a_failure_inside_peft_leaves_the_one_in_use(
-    engine: Any, adapter: Path, tiny: BaseModel, request_for: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import models.adapters
-
-    bare = scores(engine, request_for())
-
-    def fail(*_: Any) -> None:
-        raise RuntimeError("disk on fire")
-
-    with monkeypatch.context() as patch, pytest.raises(AdapterError, match="disk on fire"):
-        patch.setattr(models.adapters, "_fill", fail)
-        engine.load_adapter(adapter)
-    assert (engine.adapter, scores(engine, request_for())) == ("", bare)
-    engine.load_adapter(adapter)
-    first = scores(engine, request_for())
-    train(tiny, adapter.parent / "a2", seed=2)
-    with monkeypatch.context() as patch, pytest.raises(AdapterError, match="disk on fire"):
-        patch.setattr(models.adapters, "_fill", fail)
-        engine.load_adapter(adapter.parent / "a2")
-    assert (engine.adapter, scores(engine, request_for())) == ("a1", first)
-
-
-def test_an_adapter_of_another_prompt_is_refused(engine: Any, adapter: Path) -> None:
-    write_card(adapter, read_card(adapter).model_copy(update={"prompt_version": "brief-0"}))
-    with pytest.raises(AdapterError, match="trained with prompt brief-0"):
-        engine.load_adapter(adapter)
