@@ -348,7 +348,7 @@ class Brief(SQLModel, table=True):
     decode_seconds: float = 0.0
     batch_size: int = 1
     attempt: int = 1
-    created_at: datetime = _when()
+    created_at: datetime = _when(index=True)  # `briefbox cost` sums up ranges of days
 
 
 class Category(SQLModel, table=True):

@@ -40,6 +40,7 @@ def upgrade() -> None:
         table.add_column(sa.Column("tokens_cached", sa.Integer(), nullable=False, server_default=zero))
         for name in ("prefill_seconds", "decode_seconds"):
             table.add_column(sa.Column(name, sa.Float(), nullable=False, server_default=zero))
+        table.create_index(op.f("ix_briefs_created_at"), ["created_at"], unique=False)
     with op.batch_alter_table("emails") as table:
         table.add_column(sa.Column("instructions_found", sa.Boolean(), nullable=False, server_default=no))
     with op.batch_alter_table("mailboxes") as table:
@@ -49,6 +50,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("alerts")
     with op.batch_alter_table("briefs") as table:
+        table.drop_index(op.f("ix_briefs_created_at"))
         for name in (
             "language",
             "base_revision",
