@@ -1,5 +1,6 @@
 """What the learning loop keeps in the database: dataset versions, training runs under a lease, adapters."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,16 @@ from sqlmodel import Session, and_, col, or_, select, update
 from briefbox.db import now
 from briefbox.errors import ConflictError, LeaseLostError, NotFoundError
 from briefbox.store import audit_log
-from briefbox.tables import Adapter, Brief, Confirmation, Conversation, Correction, Dataset, TrainingRun
+from briefbox.tables import (
+    Adapter,
+    Brief,
+    Confirmation,
+    Conversation,
+    Correction,
+    Dataset,
+    Mailbox,
+    TrainingRun,
+)
 
 # --- harvest
 
@@ -38,7 +48,7 @@ def judged_briefs(session: Session) -> list[Judged]:
     rows = session.exec(
         select(Brief, Conversation)
         .join(Conversation, col(Brief.conversation_id) == col(Conversation.id))
-        .where(Conversation.state == "done")
+        .where(Conversation.state == "done", col(Brief.shadow).is_(False))
         .order_by(col(Brief.id))
     )
     return [
@@ -235,6 +245,48 @@ def get_adapter(session: Session, name: str) -> Adapter:
 def champion(session: Session) -> Adapter | None:
     """The adapter in use; None means the bare base model."""
     return session.exec(select(Adapter).where(Adapter.state == "champion")).first()
+
+
+def named(session: Session, names: Iterable[str]) -> list[Adapter]:
+    """The champion, the shadow, and the adapters of these names, newest first."""
+    wanted = or_(col(Adapter.state).in_(("champion", "shadow")), col(Adapter.name).in_(list(names)))
+    return list(session.exec(select(Adapter).where(wanted).order_by(col(Adapter.id).desc())))
+
+
+def shadow(session: Session, name: str | None, *, actor: str) -> Adapter | None:
+    """Let an adapter brief live mail unseen, in place of the one that does so now; None ends it.
+
+    Raises NotFoundError; ConflictError for the champion and for a rejected adapter.
+    """
+    adapter = get_adapter(session, name) if name is not None else None
+    if adapter is not None and adapter.state in ("champion", "rejected"):
+        why = "is in use already" if adapter.state == "champion" else "was rejected"
+        raise ConflictError(
+            f"The adapter {name} {why} and cannot run as a shadow. Choose another of: briefbox adapters list"
+        )
+    for before in session.exec(select(Adapter).where(Adapter.state == "shadow")):
+        before.state = "candidate"
+        session.add(before)
+    if adapter is not None:
+        adapter.state = "shadow"
+        session.add(adapter)
+    session.flush()
+    audit_log.record(session, actor, "adapter in shadow" if adapter else "shadow ended", name or "")
+    return adapter
+
+
+def assign(session: Session, mailbox: Mailbox, name: str | None, *, actor: str) -> None:
+    """Give a mailbox's mail an adapter of its own, or the champion again (None).
+
+    Raises NotFoundError; ConflictError for a rejected adapter.
+    """
+    if name is not None and get_adapter(session, name).state == "rejected":
+        raise ConflictError(
+            f"The adapter {name} was rejected and is not put in use. Choose another of: briefbox adapters list"
+        )
+    mailbox.adapter = name or ""
+    session.add(mailbox)
+    audit_log.record(session, actor, "adapter assigned", mailbox.name, adapter=mailbox.adapter)
 
 
 def promote(session: Session, name: str, *, actor: str) -> Adapter:

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import uuid4
 
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, and_, col, func, or_, select, update
 
 from briefbox.db import now
 from briefbox.schemas import Brief as BriefValue
-from briefbox.schemas import BriefRequest, ParsedEmail, WorkState
+from briefbox.schemas import BriefRequest, Omission, WorkState
 from briefbox.schemas import Category as CategoryValue
 from briefbox.store import conversations
-from briefbox.tables import Brief, Category, DeadLetter, Email
+from briefbox.store.requests import requests_for
+from briefbox.tables import Brief, Category, DeadLetter, Email, Mailbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class ClaimedEmail:
     email_id: int
     attempt: int
     request: BriefRequest
+    adapter: str = ""  # the adapter of its mailbox; "" is the champion
+    omitted: tuple[Omission, ...] = ()  # what the request leaves out, unseen by the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,13 @@ class Claim:
     emails: tuple[ClaimedEmail, ...]
 
 
-def claim(session: Session, *, owner: str, limit: int, seconds: float, max_attempts: int) -> Claim | None:
-    """Lease the oldest emails that wait, `limit` at most, for `seconds`. None when nothing waits."""
+def claim(
+    session: Session, *, owner: str, limit: int, seconds: float, max_attempts: int, written_in: str = ""
+) -> Claim | None:
+    """Lease the oldest emails that wait, `limit` at most, for `seconds`. None when nothing waits.
+
+    `written_in` is the ISO 639-1 code of the language of their briefs; "" is each email's own.
+    """
     moment = now(session)
     ready = or_(
         and_(col(Email.work_state) == WorkState.WAITING, col(Email.not_before) <= moment),
@@ -62,8 +71,19 @@ def claim(session: Session, *, owner: str, limit: int, seconds: float, max_attem
         row.work_state, row.attempts = WorkState.RUNNING, row.attempts + 1
         row.lease_owner, row.lease_token, row.lease_until = owner, token, moment + timedelta(seconds=seconds)
         session.add(row)
-    categories = active_categories(session)
-    return Claim(token, tuple(ClaimedEmail(row.id, row.attempts, _request(row, categories)) for row in rows))
+    session.flush()
+    requests = requests_for(session, rows, active_categories(session), written_in=written_in)
+    mailboxes = {row.mailbox_id for row in rows}
+    adapters = dict(
+        session.exec(select(Mailbox.id, Mailbox.adapter).where(col(Mailbox.id).in_(mailboxes))).all()
+    )
+    return Claim(
+        token,
+        tuple(
+            ClaimedEmail(row.id, row.attempts, request, adapters.get(row.mailbox_id, ""), omitted)
+            for row, (request, omitted) in zip(rows, requests, strict=True)
+        ),
+    )
 
 
 def renew(session: Session, token: str, *, seconds: float) -> int:
@@ -71,13 +91,64 @@ def renew(session: Session, token: str, *, seconds: float) -> int:
     return _write(session, token, lease_until=now(session) + timedelta(seconds=seconds))
 
 
-def finish(
-    session: Session, token: str, item: ClaimedEmail, brief: BriefValue
-) -> bool:
+def finish(session: Session, token: str, item: ClaimedEmail, brief: BriefValue) -> bool:
     """Store a brief and show it in the queue. False, and nothing written, when the lease is no longer ours."""
     if not _write(session, token, item.email_id, work_state=WorkState.DONE, **_no_lease(), last_error=""):
         return False
     email = session.get_one(Email, item.email_id)
+    same = _same_maker(session, email.id, brief)
+    if same is not None and same.shadow:
+        # The adapter was on trial when it briefed this email; now it is in use, and its brief is shown.
+        session.delete(same)
+        session.flush()
+        same = None
+    row = same or _row(session, email, _with_omissions(brief, item.omitted), item.request, item.attempt)
+    if brief.instructions_found:
+        email.instructions_found = True
+        session.add(email)
+    session.flush()
+    conversations.show_brief(session, row)
+    return True
+
+
+def finish_shadow(session: Session, email_id: int, brief: BriefValue, request: BriefRequest) -> bool:
+    """Keep what an adapter on trial says about an email, for comparison only: nothing that agents see changes.
+
+    False when its brief of this email is held already, or the email is gone.
+    """
+    email = session.get(Email, email_id)
+    if email is None or _same_maker(session, email_id, brief) is not None:
+        return False
+    try:
+        with session.begin_nested():
+            _row(session, email, brief, request, 1, shadow=True)
+    except IntegrityError:
+        return False  # another worker kept the same one a moment ago
+    return True
+
+
+def _same_maker(session: Session, email_id: int, brief: BriefValue) -> Brief | None:
+    """The brief of this email by the same engine, model, adapter and prompt, where there is one."""
+    by = brief.provenance
+    query = select(Brief).where(
+        Brief.email_id == email_id,
+        Brief.engine == by.engine,
+        Brief.base_model == by.base_model,
+        Brief.adapter == by.adapter,
+        Brief.prompt_version == by.prompt_version,
+    )
+    return session.exec(query).first()
+
+
+def _row(
+    session: Session,
+    email: Email,
+    brief: BriefValue,
+    request: BriefRequest,
+    attempt: int,
+    *,
+    shadow: bool = False,
+) -> Brief:
     assert email.conversation_id is not None
     row = Brief(
         email_id=email.id,
@@ -96,18 +167,29 @@ def finish(
         instructions_found=brief.instructions_found,
         cut=brief.cut,
         omitted=[omission.model_dump(mode="json") for omission in brief.omitted],
-        request=item.request.model_dump(mode="json"),
-        attempt=item.attempt,
+        shadow=shadow,
+        request=request.model_dump(mode="json"),
+        attempt=attempt,
         created_at=now(session),
         **brief.provenance.model_dump(),
     )
     session.add(row)
-    if brief.instructions_found:
-        email.instructions_found = True
-        session.add(email)
     session.flush()
-    conversations.show_brief(session, row)
-    return True
+    return row
+
+
+def _with_omissions(brief: BriefValue, more: tuple[Omission, ...]) -> BriefValue:
+    """The brief with what its request left out, each part named once."""
+    if not more:
+        return brief
+    parts: dict[str, Omission] = {}
+    for new in (*brief.omitted, *more):
+        old = parts.get(new.part)
+        emails, tokens = (old.emails, old.tokens) if old else (0, 0)
+        # The newest and the original email are one each, however often they were cut.
+        emails = emails + new.emails if new.part == "earlier" else 1
+        parts[new.part] = Omission(part=new.part, emails=emails, tokens=tokens + new.tokens)
+    return brief.model_copy(update={"cut": True, "omitted": tuple(parts.values())})
 
 
 def fail(
@@ -177,16 +259,6 @@ def active_categories(session: Session) -> tuple[CategoryValue, ...]:
         .order_by(col(Category.position), col(Category.id))
     )
     return tuple(CategoryValue(name=row.name, description=row.description) for row in rows)
-
-
-def _request(email: Email, categories: tuple[CategoryValue, ...]) -> BriefRequest:
-    parsed = ParsedEmail.model_validate(email.parsed)
-    return BriefRequest(
-        subject=parsed.subject,
-        sender=parsed.sender.name or parsed.sender.address,
-        text=parsed.reply or parsed.text,
-        categories=categories,
-    )
 
 
 def _write(session: Session, token: str, email_id: int | None = None, /, **values: object) -> int:

@@ -1,34 +1,35 @@
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Barrier, Thread
+from typing import Any
 
 from sqlmodel import select
 
 from briefbox.db import Database
 from briefbox.schemas import Brief as BriefValue
-from briefbox.schemas import LabelScore, Provenance
-from briefbox.store import conversations, dead_letters, work
+from briefbox.schemas import LabelScore, Omission, Provenance
+from briefbox.store import accounting, conversations, dead_letters, training, work
 from briefbox.store.work import Claim
-from briefbox.tables import Brief, Conversation, Email, User
+from briefbox.tables import Brief, Conversation, Email, Mailbox, User
 from tests.conftest import make_email
 
 Deliver = Callable[..., list[int]]
 
 
 def a_brief(
-    priority: str = "high", confidence: float = 0.9, headline: str = "Where is order 1001?"
+    priority: str = "high", headline: str = "Where is order 1001?", *, adapter: str = "", **changes: Any
 ) -> BriefValue:
     def score(label: str) -> LabelScore:
-        return LabelScore(
-            label=label, confidence=confidence, scores={label: confidence, "rest": 1 - confidence}
-        )
+        return LabelScore(label=label, confidence=0.9, scores={label: 0.9, "rest": 0.1})
 
-    provenance = Provenance(engine="fake", base_model="fake", prompt_version="1")
+    provenance = Provenance(engine="fake", base_model="fake", prompt_version="1", adapter=adapter)
     return BriefValue(
         headline=headline,
         summary="They ask.",
         priority=score(priority),
         category=score("shipping"),
         provenance=provenance,
+        **changes,
     )
 
 
@@ -39,9 +40,7 @@ def claim(database: Database, *, seconds: float = 60, limit: int = 8) -> Claim |
 
 def finish(database: Database, claimed: Claim, index: int = 0, brief: BriefValue | None = None) -> bool:
     with database.write() as session:
-        return work.finish(
-            session, claimed.token, claimed.emails[index], brief or a_brief(), needs_human_below=0.5
-        )
+        return work.finish(session, claimed.token, claimed.emails[index], brief or a_brief())
 
 
 def test_a_claimed_email_is_briefed_once_and_stands_in_the_queue(
@@ -142,7 +141,7 @@ def test_a_doubtful_label_is_marked_for_a_human(database: Database, deliver: Del
     deliver(make_email(1))
     claimed = claim(database)
     assert claimed is not None
-    finish(database, claimed, brief=a_brief(confidence=0.3))
+    finish(database, claimed, brief=a_brief(needs_human=("priority", "category")))
     with database.read() as session:
         assert session.exec(select(Conversation.needs_human)).one() == ["priority", "category"]
 
@@ -157,8 +156,124 @@ def test_what_an_agent_touched_is_never_overwritten(database: Database, deliver:
     deliver(make_email(2, In_Reply_To="<mail-1@example.org>"))
     second = claim(database)
     assert second is not None
-    finish(database, second, brief=a_brief("urgent", headline="Still no order"))
+    finish(database, second, brief=a_brief("urgent", "Still no order"))
     with database.read() as session:
         row = conversations.get(session, 1)
     assert (row.priority, row.headline) == ("low", "Still no order")
     assert row.suggestion == {"priority": "urgent"}
+
+
+# --- provenance, omissions, shadow
+
+
+def test_everything_that_made_a_brief_is_stored(database: Database, deliver: Deliver) -> None:
+    deliver(make_email(1))
+    claimed = claim(database)
+    assert claimed is not None
+    brief = a_brief(language="en", instructions_found=True, cut=True)
+    brief = brief.model_copy(
+        update={
+            "omitted": (Omission(part="newest", emails=1, tokens=30),),
+            "provenance": brief.provenance.model_copy(update={"tokens_cached": 200, "prefill_seconds": 0.5}),
+        }
+    )
+    finish(database, claimed, brief=brief)
+    with database.read() as session:
+        row = session.exec(select(Brief)).one()
+        assert session.exec(select(Email.instructions_found)).one()
+    assert (row.language, row.tokens_cached, row.prefill_seconds) == ("en", 200, 0.5)
+    assert (row.instructions_found, row.cut, row.shadow) == (True, True, False)
+    assert row.omitted == [{"part": "newest", "emails": 1, "tokens": 30}]
+
+
+def test_what_the_request_left_out_is_shown_with_what_the_model_left_out(
+    database: Database, deliver: Deliver
+) -> None:
+    deliver(make_email(1))
+    claimed = claim(database)
+    assert claimed is not None
+    item = replace(
+        claimed.emails[0],
+        omitted=(Omission(part="newest", emails=1, tokens=5), Omission(part="earlier", emails=4, tokens=100)),
+    )
+    brief = a_brief(
+        omitted=(Omission(part="newest", emails=1, tokens=30), Omission(part="earlier", emails=2, tokens=10))
+    )
+    with database.write() as session:
+        assert work.finish(session, claimed.token, item, brief)
+        row = session.exec(select(Brief)).one()
+    assert row.cut
+    assert row.omitted == [
+        {"part": "newest", "emails": 1, "tokens": 35},
+        {"part": "earlier", "emails": 6, "tokens": 110},
+    ]
+
+
+def shadow_of(database: Database, claimed: Claim, headline: str = "By the shadow") -> bool:
+    with database.write() as session:
+        item = claimed.emails[0]
+        brief = a_brief("low", headline, adapter="on-trial")
+        return work.finish_shadow(session, item.email_id, brief, item.request)
+
+
+def test_a_shadow_brief_is_kept_and_changes_nothing_that_agents_see(
+    database: Database, deliver: Deliver, ana: User
+) -> None:
+    deliver(make_email(1))
+    claimed = claim(database)
+    assert claimed is not None
+    finish(database, claimed)
+    with database.read() as session:
+        before = [session.exec(select(table)).one().model_dump() for table in (Conversation, Email)]
+    assert shadow_of(database, claimed)
+    assert not shadow_of(database, claimed), "one for each email and adapter"
+    with database.read() as session:
+        assert [session.exec(select(table)).one().model_dump() for table in (Conversation, Email)] == before
+        row = session.exec(select(Brief).where(Brief.shadow)).one()
+        assert (row.adapter, row.headline, row.request) == (
+            "on-trial",
+            "By the shadow",
+            claimed.emails[0].request.model_dump(mode="json"),
+        )
+    with database.write() as session:
+        conversations.finish(session, 1, user=ana)
+        assert [judged.brief.shadow for judged in training.judged_briefs(session)] == [False]
+        assert [f.name for f in accounting.audit(session) if f.broken] == []
+
+
+def test_a_done_email_with_only_a_shadow_brief_is_found_by_the_audit(
+    database: Database, deliver: Deliver
+) -> None:
+    deliver(make_email(1))
+    claimed = claim(database)
+    assert claimed is not None
+    shadow_of(database, claimed)
+    with database.write() as session:
+        session.exec(select(Email)).one().work_state = "done"
+    with database.read() as session:
+        assert [f.name for f in accounting.audit(session) if f.broken] == [
+            "briefs: every email that is done has one"
+        ]
+
+
+def test_a_brief_by_an_adapter_that_was_the_shadow_replaces_its_shadow_brief(
+    database: Database, deliver: Deliver
+) -> None:
+    deliver(make_email(1))
+    claimed = claim(database)
+    assert claimed is not None
+    shadow_of(database, claimed)
+    assert finish(database, claimed, brief=a_brief("high", "Shown", adapter="on-trial"))
+    with database.read() as session:
+        row = session.exec(select(Brief)).one()
+        assert (row.shadow, row.headline) == (False, "Shown")
+        assert session.exec(select(Conversation.headline)).one() == "Shown"
+
+
+def test_a_claimed_email_carries_the_adapter_of_its_mailbox(database: Database, deliver: Deliver) -> None:
+    deliver(make_email(1))
+    with database.write() as session:
+        session.exec(select(Mailbox)).one().adapter = "of-support"
+    claimed = claim(database)
+    assert claimed is not None
+    assert [email.adapter for email in claimed.emails] == ["of-support"]

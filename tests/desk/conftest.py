@@ -145,6 +145,7 @@ class Inbox:
             summary=summary,
             priority=score(priority, ("urgent", "high", "normal", "low"), sure),
             category=score(category, CATEGORIES, sure),
+            needs_human=("priority", "category") if sure < 0.4 else (),
             cut=cut,
             provenance=Provenance(
                 engine="fake",
@@ -160,7 +161,7 @@ class Inbox:
             claim = work.claim(session, owner="test", limit=500, seconds=60, max_attempts=3)
             assert claim is not None
             item = next(item for item in claim.emails if item.email_id == email_id)
-            assert work.finish(session, claim.token, item, value, needs_human_below=0.4)
+            assert work.finish(session, claim.token, item, value)
             work.give_back(session, claim.token)
 
     def give_up(self, conversation_id: int, reason: str = "the model ran out of memory") -> None:

@@ -86,9 +86,10 @@ def loaded(tiny: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def engine(loaded: Any) -> Iterator[Any]:
-    """The tiny engine, on its bare base model before and after each test."""
+    """The tiny engine, without adapters before and after each test."""
     yield loaded
-    loaded.load_adapter(None)
+    for name in loaded.adapters:
+        loaded.drop_adapter(name)
 
 
 def make_request(text: str = "My parcel 4711 is late. Where is it?", **changes: Any) -> BriefRequest:
