@@ -76,6 +76,8 @@ def make_engine(settings: Settings) -> Engine:
     return TransformersEngine(settings)
 
 
+HANG_SECONDS = 3600.0
+
 # Words that give a fake brief its priority, most urgent first.
 FAKE_PRIORITIES: dict[str, tuple[str, ...]] = {
     "urgent": ("urgent", "outage", "down", "asap", "immediately", "breach", "emergency", "hacked"),
@@ -97,19 +99,26 @@ class FakeEngine:
         seconds_per_email: float = 0.0,
         fail_on: str = "",
         die_on: str = "",
+        nan_on: str = "",
+        break_on: str = "",
+        hang_on: str = "",
+        empty_on: str = "",
         most_at_once: int | None = None,
+        most_chars: int | None = None,
     ) -> None:
-        """`fail_on` and `die_on` are texts that make a request raise ModelError or kill the process.
+        """The `..._on` are texts that make the engine misbehave when a request holds them.
 
-        A batch larger than `most_at_once` raises OutOfMemoryError.
+        `fail_on` and `nan_on` raise ModelError, `break_on` an error that nobody foresaw, `die_on` kills the
+        process, `hang_on` sleeps for an hour, `empty_on` writes nothing. A batch larger than `most_at_once`, or an
+        email longer than `most_chars`, raises OutOfMemoryError.
         """
         self.settings = settings or load_settings()
         self._cards: dict[str, AdapterCard] = {}
         self.history: list[list[BriefRequest]] = []
         self.seconds_per_email = seconds_per_email
-        self.fail_on = fail_on
-        self.die_on = die_on
-        self.most_at_once = most_at_once
+        self.fail_on, self.nan_on, self.break_on = fail_on, nan_on, break_on
+        self.die_on, self.hang_on, self.empty_on = die_on, hang_on, empty_on
+        self.most_at_once, self.most_chars = most_at_once, most_chars
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -126,11 +135,7 @@ class FakeEngine:
                 f"{len(requests)} emails do not fit; the fake engine takes {self.most_at_once}."
             )
         for request in requests:
-            text = f"{request.subject}\n{request.text}"
-            if self.die_on and self.die_on in text:
-                os._exit(9)
-            if self.fail_on and self.fail_on in text:
-                raise ModelError(f"The fake engine was told to fail on {self.fail_on!r}.")
+            self._misbehave(request)
         time.sleep(self.seconds_per_email * len(requests))
         return [self._brief(request, adapter, len(requests)) for request in requests]
 
@@ -151,6 +156,24 @@ class FakeEngine:
 
     def warm_up(self) -> None:
         """Nothing is slow here."""
+
+    def _misbehave(self, request: BriefRequest) -> None:
+        """Do what a text in this request was set to make the engine do."""
+        text = f"{request.subject}\n{request.text}"
+        if self.die_on and self.die_on in text:
+            os._exit(9)
+        if self.hang_on and self.hang_on in text:
+            time.sleep(HANG_SECONDS)
+        if self.most_chars is not None and len(text) > self.most_chars:
+            raise OutOfMemoryError(
+                f"{len(text)} characters do not fit; the fake engine takes {self.most_chars}."
+            )
+        if self.fail_on and self.fail_on in text:
+            raise ModelError(f"The fake engine was told to fail on {self.fail_on!r}.")
+        if self.nan_on and self.nan_on in text:
+            raise ModelError("The model's numbers are not finite for this email.")
+        if self.break_on and self.break_on in text:
+            raise RuntimeError(f"the fake device broke on {self.break_on!r}")
 
     def _brief(self, request: BriefRequest, adapter: str, batch_size: int) -> Brief:
         text = f"{request.subject}\n{compact(request.text)}"

@@ -1,37 +1,71 @@
-"""The process that owns the model: claim a batch, brief it, store the result; follow the champion between batches.
+"""The process that owns the model: claim a batch, brief it, store the result; adapters change between batches.
+
+    claim -> group by adapter -> brief a group -> store it
+                                   |  out of memory: in halves, then one email cut to half
+                                   |  any other error: each email alone, so that only the bad one fails
+                                   |  hangs: the process ends (workers.watch)
 
 It knows nothing of Celery: a task only calls `drain`. One process for each GPU.
 """
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from threading import Event, Thread
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from threading import Event
+
+from sqlmodel import Session
 
 from briefbox.db import Database
-from briefbox.errors import AdapterError, BriefboxError, OutOfMemoryError
-from briefbox.schemas import Brief
+from briefbox.errors import AdapterError, BriefboxError, ModelError, OutOfMemoryError
+from briefbox.schemas import Brief, BriefRequest
 from briefbox.settings import Settings
-from briefbox.store import processes, training, work
+from briefbox.store import alerts, processes, requests, work
 from briefbox.store.processes import ProcessName
 from briefbox.store.work import Claim, ClaimedEmail
 from models.engine import Engine
+from workers.pace import Pace
+from workers.residents import Residents
+from workers.watch import Watch, end_process
 
 log = logging.getLogger(__name__)
 
 # A hint's task ends after this long even if more mail waits, so that the worker can hear Redis and signals.
 MAX_DRAIN_SECONDS = 60.0
+# Mail that arrives while an adapter on trial works waits for one such batch.
+SHADOW_BATCH = 4
+# What waits for the adapter on trial lives in this process only; the oldest is forgotten first.
+MAX_UNSEEN = 500
+# So many errors in a row that nobody foresaw, on emails alone: the device or the process is broken, not the mail.
+MAX_STRANGE = 3
+SLOW_ALERT = "worker slow"
 
 
 class BriefWorker:
     """Turns waiting emails into briefs with one engine."""
 
-    def __init__(self, database: Database, settings: Settings, engine: Engine, process: ProcessName) -> None:
-        """The engine's weights are loaded at its first use, or by `engine.warm_up()`."""
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        engine: Engine,
+        process: ProcessName,
+        *,
+        end: Callable[[str], None] = end_process,
+    ) -> None:
+        """The engine's weights are loaded at its first use, or by `engine.warm_up()`.
+
+        `end` is called with a reason when only a new process can help.
+        """
         self.database, self.settings, self.engine, self.process = database, settings, engine, process
         self.stop = Event()
-        self._refused = ""
+        self.pace = Pace()
+        self.residents = Residents(database, settings, engine)
+        self._end = end
+        self._unseen: deque[ClaimedEmail] = deque(maxlen=MAX_UNSEEN)
+        self._num_strange = 0
+        self._slow: bool | None = None  # not known before the first batch
 
     def drain(self) -> int:
         """Brief what waits. Returns how many emails were finished."""
@@ -44,7 +78,7 @@ class BriefWorker:
         return num_done
 
     def step(self) -> int | None:
-        """One batch. Returns how many briefs were stored, or None when nothing waits."""
+        """One claim, or with none a batch for the adapter on trial. Returns how many briefs were shown, None when nothing waits."""
         settings = self.settings
         with self.database.write() as session:
             claim = work.claim(
@@ -53,118 +87,208 @@ class BriefWorker:
                 limit=settings.batch_size,
                 seconds=settings.lease_seconds,
                 max_attempts=settings.max_attempts,
+                written_in="" if settings.brief_language == "email" else settings.brief_language,
             )
         if claim is None:
-            return None
-        self._follow_champion()
-        started = time.monotonic()
-        with self._lease_kept(claim):
-            try:
-                briefs = self._brief(claim.emails)
-            except Exception as error:
-                log.warning(
-                    "batch of %d failed: %s",
-                    len(claim.emails),
-                    error,
-                    exc_info=not isinstance(error, BriefboxError),
-                )
-                self._fail(claim, error)
-                return 0
-        num_done = self._store(claim, briefs)
-        log.info(
-            "%d briefs in %.1f s (%s)",
-            num_done,
-            time.monotonic() - started,
-            self.engine.adapter or "bare base model",
-        )
+            return self._brief_unseen()
+        groups: dict[str, list[ClaimedEmail]] = {}
+        for email in claim.emails:
+            groups.setdefault(email.adapter, []).append(email)
+        self.residents.look(groups)
+        num_done = 0
+        with self._watch(claim) as watch:
+            for wanted, emails in groups.items():
+                if self.stop.is_set():
+                    break
+                with watch.timing():
+                    adapter = self.residents.use(wanted, emails[0].request.categories)
+                num_done += self._group(claim, emails, adapter, watch)
+        if self.stop.is_set():
+            self._give_back(claim)
+        if self._num_strange >= MAX_STRANGE:
+            self._end(f"the last {self._num_strange} emails failed with errors that no email explains")
         return num_done
 
     def sweep(self) -> int:
         """Park what died too often, then brief what is overdue. Called every few seconds by beat."""
         with self.database.write() as session:
             parked = work.park_exhausted(session, max_attempts=self.settings.max_attempts)
-            processes.beat(
-                session,
-                self.process,
-                f"{self.engine.name}, {self.engine.adapter or 'bare base model'}{self._refused}",
-            )
+            self.residents.tidy(session)
+            self._beat(session)
+        # A promoted adapter is loaded before mail asks for it, and a broken one is known before it does.
+        with self._watch(None) as watch, watch.timing():
+            self.residents.look()
+            self.residents.use("")
         if parked:
             log.warning("%d emails parked as dead letters: the worker died too often on them", parked)
         return self.drain()
 
-    def _brief(self, emails: Sequence[ClaimedEmail]) -> list[Brief]:
-        """The briefs of a batch; halved when it does not fit into the device's memory."""
+    # --- one group: emails of a claim under one adapter
+
+    def _group(self, claim: Claim, emails: Sequence[ClaimedEmail], adapter: str, watch: Watch) -> int:
+        """Brief and store these emails, in smaller parts where they do not go together. Returns how many were stored."""
+        if self.stop.is_set() and len(emails) < len(claim.emails):
+            return 0  # between batches: what is not begun is given back
+        started = time.monotonic()
         try:
-            return self.engine.brief([email.request for email in emails])
-        except OutOfMemoryError:
+            briefs = self._ask([email.request for email in emails], adapter, watch)
+        except OutOfMemoryError as error:
             if len(emails) == 1:
-                raise
+                return self._halved(claim, emails[0], adapter, watch, error)
             log.warning("a batch of %d does not fit into memory; halving it", len(emails))
             middle = len(emails) // 2
-            return self._brief(emails[:middle]) + self._brief(emails[middle:])
+            parts = [emails[:middle], emails[middle:]]
+        except Exception as error:
+            if adapter and isinstance(error, AdapterError):
+                with watch.timing():
+                    adapter = self.residents.lost(adapter, error, emails[0].request.categories)
+                return self._group(claim, emails, adapter, watch)
+            if len(emails) == 1:
+                return self._fail(claim, emails[0], error)
+            log.warning("a batch of %d failed, each email is tried alone: %s", len(emails), error)
+            parts = [[email] for email in emails]
+        else:
+            return self._store(claim, emails, briefs, time.monotonic() - started)
+        return sum(self._group(claim, part, adapter, watch) for part in parts)
 
-    def _store(self, claim: Claim, briefs: Sequence[Brief]) -> int:
+    def _ask(self, wanted: Sequence[BriefRequest], adapter: str, watch: Watch) -> list[Brief]:
+        with watch.timing():
+            briefs = self.engine.brief(wanted, adapter)
+        if len(briefs) != len(wanted):
+            raise ModelError(f"The engine gave {len(briefs)} briefs for {len(wanted)} emails.")
+        return briefs
+
+    def _halved(
+        self, claim: Claim, email: ClaimedEmail, adapter: str, watch: Watch, error: OutOfMemoryError
+    ) -> int:
+        """An email that does not fit alone: once more with half of its text, then never again."""
+        request, omitted = requests.half(email.request, self.settings.max_email_tokens)
+        email = replace(email, request=request, omitted=(*email.omitted, *omitted))
+        log.warning("email %d does not fit into memory; trying half of its text", email.email_id)
+        started = time.monotonic()
+        try:
+            briefs = self._ask([request], adapter, watch)
+        except OutOfMemoryError:
+            why = f"It does not fit into memory, not even half of its text. {error}"
+            return self._fail(claim, email, OutOfMemoryError(why), permanent=True)
+        except Exception as other:
+            return self._fail(claim, email, other)
+        return self._store(claim, [email], briefs, time.monotonic() - started)
+
+    def _store(
+        self, claim: Claim, emails: Sequence[ClaimedEmail], briefs: Sequence[Brief], seconds: float
+    ) -> int:
+        """Write the briefs of a batch that went well. Returns how many were stored."""
+        self._num_strange = 0
+        times = self.pace.note(len(emails), seconds)
+        num_stored = self._write(claim, emails, briefs)
         with self.database.write() as session:
-            stored = [
-                work.finish(
-                    session, claim.token, email, brief, needs_human_below=self.settings.needs_human_below
-                )
-                for email, brief in zip(claim.emails, briefs, strict=True)
-            ]
+            self._note_slowness(session, times, len(emails), seconds)
+            self._beat(session)
+        if on_trial := self.residents.shadow_name:
+            made = zip(emails, briefs, strict=True)
+            self._unseen.extend(email for email, brief in made if brief.provenance.adapter != on_trial)
+        adapter = briefs[0].provenance.adapter or "bare base model"
+        log.info("%d briefs in %.1f s (%s)", num_stored, seconds, adapter)
+        return num_stored
+
+    def _write(self, claim: Claim, emails: Sequence[ClaimedEmail], briefs: Sequence[Brief]) -> int:
+        """All in one transaction; each in its own where the database refuses what the model wrote about one."""
+        try:
+            with self.database.write() as session:
+                stored = [
+                    work.finish(session, claim.token, email, brief)
+                    for email, brief in zip(emails, briefs, strict=True)
+                ]
+        except BriefboxError:
+            raise  # the database is away: nothing is written, and the lease lapses
+        except Exception as error:
+            if len(emails) == 1:
+                return self._fail(claim, emails[0], error)
+            log.warning("a batch of %d could not be stored, each is stored alone: %s", len(emails), error)
+            return sum(self._write(claim, [e], [b]) for e, b in zip(emails, briefs, strict=True))
         if not all(stored):
             log.warning(
                 "%d results were not written: another worker owns those emails now", stored.count(False)
             )
         return stored.count(True)
 
-    def _fail(self, claim: Claim, error: Exception) -> None:
-        reason = str(error) if isinstance(error, BriefboxError) else f"{type(error).__name__}: {error}"
+    def _fail(self, claim: Claim, email: ClaimedEmail, error: Exception, *, permanent: bool = False) -> int:
+        """Count the attempt of one email as failed. Always 0: nothing was stored."""
+        expected = isinstance(error, BriefboxError)
+        self._num_strange = 0 if expected else self._num_strange + 1
+        reason = str(error) if expected else f"{type(error).__name__}: {error}"
+        log.warning("email %d failed: %s", email.email_id, reason, exc_info=None if expected else error)
         with self.database.write() as session:
-            for email in claim.emails:
-                work.fail(session, claim.token, email, reason, max_attempts=self.settings.max_attempts)
-
-    def _follow_champion(self) -> None:
-        """Load the adapter in use, between batches. A broken one is refused and the last good one goes on."""
-        with self.database.read() as session:
-            champion = training.champion(session)
-        wanted = champion.name if champion else ""
-        if wanted == self.engine.adapter:
-            return
-        try:
-            path = self.settings.data_dir / champion.path if champion else None
-            self.engine.load_adapter(
-                path, name=wanted, expected_sha256=champion.weights_sha256 if champion else None
+            work.fail(
+                session,
+                claim.token,
+                email,
+                reason,
+                max_attempts=self.settings.max_attempts,
+                permanent=permanent,
             )
-        except AdapterError as error:
-            if not self._refused:
-                log.error(
-                    "adapter %s refused, %s stays in use: %s",
-                    wanted,
-                    self.engine.adapter or "the bare base model",
-                    error,
-                )
-            self._refused = f"; adapter {wanted} refused: {error}"
-        else:
-            self._refused = ""
-            log.info("adapter in use: %s", wanted or "none, the bare base model")
+        return 0
 
-    @contextmanager
-    def _lease_kept(self, claim: Claim) -> Iterator[None]:
-        """Renew the batch's lease from a thread while the model works."""
-        finished = Event()
+    def _give_back(self, claim: Claim) -> None:
+        """Return what was claimed and not begun, uncounted."""
+        with self.database.write() as session:
+            if num := work.give_back(session, claim.token):
+                log.info("%d emails given back: this worker stops", num)
 
-        def renew() -> None:
-            while not finished.wait(self.settings.lease_seconds / 3):
-                try:
-                    with self.database.write() as session:
-                        work.renew(session, claim.token, seconds=self.settings.lease_seconds)
-                except BriefboxError as error:
-                    log.warning("lease not renewed: %s", error)
+    # --- the adapter on trial
 
-        thread = Thread(target=renew, name="lease", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            finished.set()
-            thread.join()
+    def _brief_unseen(self) -> int | None:
+        """A few emails for the adapter on trial, while nobody waits for anything. Whatever fails here is only logged."""
+        if not self._unseen or self.stop.is_set():
+            return None
+        self.residents.look()
+        emails = [self._unseen.popleft() for _ in range(min(SHADOW_BATCH, len(self._unseen)))]
+        with self._watch(None) as watch:
+            try:
+                with watch.timing():
+                    name = self.residents.shadow(emails[0].request.categories)
+                if not name:
+                    self._unseen.clear()
+                    return None
+                briefs = self._ask([email.request for email in emails], name, watch)
+                with self.database.write() as session:
+                    for email, brief in zip(emails, briefs, strict=True):
+                        work.finish_shadow(session, email.email_id, brief, email.request)
+            except Exception as error:
+                expected = isinstance(error, BriefboxError)
+                log.warning("no shadow briefs of %d emails: %s", len(emails), error, exc_info=not expected)
+        return 0
+
+    # --- signs of life
+
+    def _watch(self, claim: Claim | None) -> Watch:
+        """The thread that renews the batch's lease while the model works, and ends the process when it hangs."""
+
+        def renew(busy: float) -> None:
+            with self.database.write() as session:
+                if claim is not None:
+                    work.renew(session, claim.token, seconds=self.settings.lease_seconds)
+                self._beat(session, f"; {busy:.0f} s into a batch" if busy >= 1 else "")
+
+        return Watch(
+            renew,
+            every=self.settings.lease_seconds / 3,
+            limit=2 * self.settings.batch_timeout_seconds,
+            end=self._end,
+        )
+
+    def _beat(self, session: Session, more: str = "") -> None:
+        processes.beat(session, self.process, f"{self.engine.name}; {self.pace}{more}; {self.residents}")
+
+    def _note_slowness(self, session: Session, times: float | None, num: int, seconds: float) -> None:
+        slow = times is not None
+        if slow:
+            text = f"{self.process.name} took {seconds:.1f} s for {num} emails, {times:.0f} times its usual time. Look at what else runs on that machine."
+            if not self._slow:
+                log.warning("%s", text)
+            alerts.raise_alert(session, SLOW_ALERT, text)
+        elif self._slow is not False:
+            # Also at the first batch: the process before this one may have ended while it was slow.
+            alerts.resolve(session, SLOW_ALERT)
+        self._slow = slow

@@ -116,6 +116,25 @@ def _fit(text: str, thread: _Thread) -> tuple[str, tuple[EarlierEmail, ...], tup
     return kept_text, earlier, omitted
 
 
+def half(request: BriefRequest, max_tokens: int) -> tuple[BriefRequest, tuple[Omission, ...]]:
+    """Half of what a model that takes `max_tokens` of an email's text would read, and what was left out for it."""
+    room = min(len(request.text), max_tokens * CHARS_PER_TOKEN) // 2
+    original = request.earlier[:1]
+    between = request.earlier[1:]
+    kept = tuple(
+        email.model_copy(
+            update={"text": email.text[: min(len(email.text), max_tokens * CHARS_PER_TOKEN) // 2]}
+        )
+        for email in original
+    )
+    omitted = (
+        *omission("newest", 1, len(request.text) - room),
+        *omission("original", 1, sum(len(e.text) for e in original) - sum(len(e.text) for e in kept)),
+        *omission("earlier", len(between), sum(len(e.text) for e in between)),
+    )
+    return request.model_copy(update={"text": request.text[:room], "earlier": kept}), omitted
+
+
 def omission(part: str, num_emails: int, num_chars: int) -> tuple[Omission, ...]:
     """The record of text that was left out before anybody counted its tokens; nothing for no text."""
     if num_chars <= 0:

@@ -278,3 +278,15 @@ def test_nothing_of_another_customer_is_ever_in_a_request(
         told = item.request.model_dump_json()
         others = [customer for customer in customers if customer != senders[item.email_id]]
         assert not [other for other in others if other in told]
+
+
+def test_half_of_a_request_is_half_of_what_the_model_would_read() -> None:
+    earlier = tuple(EarlierEmail(sender="Ana", text=letter * 80) for letter in "abc")
+    request = BriefRequest(subject="s", sender="Ana", text="x" * 1000, categories=(), earlier=earlier)
+    smaller, omitted = requests.half(request, max_tokens=100)
+    assert (smaller.text, [e.text for e in smaller.earlier]) == ("x" * 200, ["a" * 40])
+    assert {o.part: (o.emails, o.tokens) for o in omitted} == {
+        "newest": (1, 200),
+        "original": (1, 10),
+        "earlier": (2, 40),
+    }
