@@ -18,6 +18,7 @@ from briefbox.errors import ConflictError, InvalidValueError
 from briefbox.schemas import BRIEF_FIELDS, PRIORITIES, BriefField, ParsedEmail
 from briefbox.store import conversations, work
 from briefbox.tables import Brief, Conversation, Correction, Email, Mailbox, User
+from desk import brief_view
 from desk.auth import SignedIn
 from desk.context import Desk, Fields, TheDesk, answer, page, wants_json
 from desk.live import stamp
@@ -50,6 +51,7 @@ class FieldView:
     corrections: Sequence[tuple[Correction, User]]
     confidence: float | None
     doubtful: bool
+    unsure: bool  # the model's value stands there, and nobody knows how sure the model was
     suggestion: str  # what a later brief says, where it differs
     kept: str  # what this agent typed and we could not save
 
@@ -141,7 +143,8 @@ def _page(
     with desk.database.read() as session:
         since = stamp(now(session))
         conversation = conversations.get(session, conversation_id)
-        brief = session.get(Brief, conversation.brief_id) if conversation.brief_id else None
+        brief = _brief(session, conversation)
+        mails = [_mail(email) for email in conversations.emails(session, conversation_id)]
         return page(
             request,
             "conversation.html",
@@ -152,6 +155,7 @@ def _page(
             row=rows(session, [conversation])[0],
             conversation=conversation,
             brief=brief,
+            view=_view(session, desk, conversation, brief, mails),
             mailbox=session.get(Mailbox, conversation.mailbox_id),
             fields=_fields(session, conversation, brief, kept or {}),
             confirmations=[
@@ -160,13 +164,32 @@ def _page(
                 if c.strength == "strong" and c.brief_id == conversation.brief_id
             ],
             done_by=session.get(User, conversation.done_by) if conversation.done_by else None,
-            mails=[_mail(email) for email in conversations.emails(session, conversation_id)],
+            mails=mails,
             priorities=PRIORITIES,
             categories=work.active_categories(session),
             reasons=REASONS,
             limits=conversations.MAX_TEXT,
             idempotency_key=uuid4().hex,
         )
+
+
+def _brief(session: Session, conversation: Conversation) -> Brief | None:
+    """The brief that stands in the conversation; never one of an adapter on trial."""
+    brief = session.get(Brief, conversation.brief_id) if conversation.brief_id else None
+    return None if brief is None or brief.shadow else brief
+
+
+def _view(
+    session: Session,
+    desk: Desk,
+    conversation: Conversation,
+    brief: Brief | None,
+    mails: Sequence[MailView],
+) -> brief_view.BriefView | None:
+    if brief is None:
+        return None
+    text = next((mail.text for mail in mails if mail.email.id == brief.email_id), "")
+    return brief_view.view(session, desk.settings, conversation, brief, text)
 
 
 def _fields(
@@ -187,6 +210,7 @@ def _fields(
             corrections=changed[name],
             confidence=confidence.get(name),
             doubtful=name in conversation.needs_human,
+            unsure=name in confidence and confidence[name] is None and name not in conversation.touched,
             suggestion=suggestion if suggestion != value else "",
             kept=kept.get(name, ""),
         )

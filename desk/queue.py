@@ -1,5 +1,6 @@
 """The agent queue: rows sorted by urgency, then by how long the customer has waited, and their live changes."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,14 +9,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from jinja2 import Environment
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, or_, select
 
 from briefbox.db import now
 from briefbox.errors import InvalidValueError
 from briefbox.schemas import WorkState
-from briefbox.store import conversations, users
+from briefbox.store import alerts, conversations, users
 from briefbox.tables import Conversation, Email
-from desk.auth import session_token
+from desk.auth import SignedIn, session_token
 from desk.context import Desk, TheDesk, page
 from desk.live import moment_of, stamp
 
@@ -32,6 +33,7 @@ class Row:
     conversation: Conversation
     being_read: bool  # a mail of it has no brief yet
     failed: bool  # a mail of it could not be briefed
+    instructed: bool  # a mail of it contains text addressed to an assistant
 
     @property
     def stamp(self) -> int:
@@ -50,15 +52,23 @@ class Row:
 
 def rows(session: Session, found: Sequence[Conversation]) -> list[Row]:
     """Conversations with the state of their briefs."""
-    query = select(Email.conversation_id, Email.work_state).where(
+    query = select(Email.conversation_id, Email.work_state, Email.instructions_found).where(
         col(Email.conversation_id).in_([c.id for c in found]),
-        col(Email.work_state).in_((WorkState.WAITING, WorkState.RUNNING, WorkState.DEAD)),
+        or_(col(Email.work_state) != WorkState.DONE, col(Email.instructions_found)),
     )
-    states: dict[int | None, set[str]] = {}
-    for id_, state in session.exec(query).all() if found else ():
-        states.setdefault(id_, set()).add(state)
+    states: dict[int | None, set[str]] = defaultdict(set)
+    instructed: set[int | None] = set()
+    for id_, state, instructions_found in session.exec(query).all() if found else ():
+        states[id_].add(state)
+        if instructions_found:
+            instructed.add(id_)
     return [
-        Row(c, bool(states.get(c.id, set()) - {WorkState.DEAD}), WorkState.DEAD in states.get(c.id, set()))
+        Row(
+            c,
+            being_read=not states[c.id].isdisjoint((WorkState.WAITING, WorkState.RUNNING)),
+            failed=WorkState.DEAD in states[c.id],
+            instructed=c.id in instructed,
+        )
         for c in found
     ]
 
@@ -82,6 +92,7 @@ def live_rows(pages: Environment, session: Session, changed: Sequence[Conversati
 def queue_page(
     request: Request,
     desk: TheDesk,
+    user: SignedIn,
     state: Annotated[str, Query()] = "open",
     after: Annotated[str, Query()] = "",
     done: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
@@ -102,6 +113,7 @@ def queue_page(
             rows=shown,
             since=since,
             counts=conversations.counts(session),
+            alerts=alerts.open_alerts(session) if user.role == "admin" else [],
             after=after,
             after_order=_order(after),
             more=more,

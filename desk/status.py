@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlmodel import Session, col, func, select
 
 from briefbox.errors import DatabaseError
-from briefbox.store import conversations, dead_letters, mailboxes, processes, work
+from briefbox.store import alerts, conversations, dead_letters, mailboxes, processes, work
 from briefbox.tables import DeadLetter, Email, Mailbox
 from desk.auth import SignedIn
 from desk.context import TheDesk, page
@@ -35,6 +35,7 @@ def status_page(request: Request, desk: TheDesk, user: SignedIn) -> Response:
         return page(
             request,
             "status.html",
+            alerts=alerts.open_alerts(session),
             counts=conversations.counts(session),
             num_waiting=work.num_waiting(session),
             mailboxes=mailboxes.all_of(session),

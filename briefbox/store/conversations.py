@@ -19,7 +19,9 @@ MAX_TEXT = {"headline": 300, "summary": 4000}
 
 
 def show_brief(session: Session, brief: Brief) -> None:
-    """Bring a new brief into its conversation, leaving what agents touched alone."""
+    """Bring a new brief into its conversation, leaving what agents touched alone. A shadow brief changes nothing."""
+    if brief.shadow:
+        return
     conversation = session.exec(
         select(Conversation).where(Conversation.id == brief.conversation_id).with_for_update()
     ).one()

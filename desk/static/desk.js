@@ -297,6 +297,27 @@
     );
   }
 
+  // --- a sentence of the summary lights up the part of the mail that supports it
+
+  function lightUp(link, { look = false } = {}) {
+    for (const part of all(".support.lit")) part.classList.remove("lit");
+    if (!link) return;
+    const parts = all(`.support[data-supports~="${CSS.escape(link.dataset.sentence)}"]`);
+    for (const part of parts) part.classList.add("lit");
+    if (look && parts.length) parts[0].scrollIntoView({ block: "nearest" });
+  }
+
+  function watchSentences() {
+    const sentence = (event) => event.target.closest("a.sentence");
+    document.addEventListener("focusin", (event) => lightUp(sentence(event)));
+    document.addEventListener("click", (event) => {
+      const link = sentence(event);
+      if (!link) return;
+      event.preventDefault();
+      lightUp(link, { look: true });
+    });
+  }
+
   // --- keys
 
   const keysOn = () => localStorage.getItem("keys") !== "off";
@@ -354,5 +375,5 @@
     box.addEventListener("change", () => localStorage.setItem("keys", box.checked ? "on" : "off"));
   }
   if ($("#rows")) watchQueue($("#rows"));
-  if ($("main.conversation")) watchConversation();
+  if ($("main.conversation")) { watchConversation(); watchSentences(); }
 })();

@@ -25,7 +25,9 @@ from briefbox.schemas import (
     Brief,
     EmailKind,
     FetchedEmail,
+    Grounding,
     LabelScore,
+    Omission,
     ParsedEmail,
     Provenance,
 )
@@ -134,10 +136,15 @@ class Inbox:
         summary: str = "The customer asks where order 1001 is.",
         priority: str = "normal",
         category: str = "order",
-        sure: float = 0.9,
+        sure: float | None = 0.9,
         cut: bool = False,
         adapter: str = "",
         prompt_version: str = "1",
+        language: str = "en",
+        grounding: Grounding = Grounding(),
+        omitted: tuple[Omission, ...] = (),
+        instructions_found: bool = False,
+        **provenance: Any,
     ) -> None:
         """What a worker does with one waiting mail."""
         value = Brief(
@@ -145,8 +152,12 @@ class Inbox:
             summary=summary,
             priority=score(priority, ("urgent", "high", "normal", "low"), sure),
             category=score(category, CATEGORIES, sure),
-            needs_human=("priority", "category") if sure < 0.4 else (),
-            cut=cut,
+            needs_human=("priority", "category") if sure is not None and sure < 0.4 else (),
+            language=language,
+            grounding=grounding,
+            instructions_found=instructions_found,
+            cut=cut or bool(omitted),
+            omitted=omitted,
             provenance=Provenance(
                 engine="fake",
                 base_model="fake-model",
@@ -155,6 +166,7 @@ class Inbox:
                 tokens_in=210,
                 tokens_out=40,
                 seconds=0.31,
+                **provenance,
             ),
         )
         with self.database.write() as session:
@@ -189,8 +201,10 @@ class Inbox:
             return found
 
 
-def score(label: str, labels: tuple[str, ...], sure: float) -> LabelScore:
-    """A label with the rest of the probability spread over the others."""
+def score(label: str, labels: tuple[str, ...], sure: float | None) -> LabelScore:
+    """A label with the rest of the probability spread over the others; None is a server that does not tell."""
+    if sure is None:
+        return LabelScore(label=label, confidence=None, scores={})
     rest = (1 - sure) / (len(labels) - 1)
     return LabelScore(label=label, confidence=sure, scores={x: sure if x == label else rest for x in labels})
 

@@ -9,8 +9,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from briefbox.db import Database
-from briefbox.store import users
-from briefbox.tables import Confirmation, Correction, User
+from briefbox.schemas import Grounding, Omission, Sentence
+from briefbox.store import alerts, conversations, users
+from briefbox.tables import Brief, Confirmation, Correction, User
 from tests.desk.conftest import Inbox, browser
 
 HOSTILE = "<script>window.__xss=1</script><img src=x onerror=alert(1)>"
@@ -241,3 +242,169 @@ def test_a_sign_in_never_leads_to_another_site(nobody: TestClient, database: Dat
             "/sign-in", data={"email": ana.email, "password": "correct horse battery", "next": target}
         )
         assert answer.headers["location"] == "/"
+
+
+# --- what a brief says beside its values
+
+
+def _page(client: TestClient, number: int) -> str:
+    """The conversation's page, with runs of spaces as one."""
+    return " ".join(client.get(f"/conversations/{number}").text.split())
+
+
+def test_a_foreign_language_is_named_and_the_usual_one_is_not(inbox: Inbox, as_ana: TestClient) -> None:
+    usual = [inbox.receive(brief={"language": "en"}) for _ in range(2)]
+    german = inbox.receive(brief={"language": "de"})
+    unknown = inbox.receive(brief={"language": ""})
+    assert "written in German" in _page(as_ana, german)
+    for number in (*usual, unknown):
+        assert "written in" not in _page(as_ana, number)
+
+
+def test_confidence_is_shown_only_where_it_is_low_or_unknown(inbox: Inbox, as_ana: TestClient) -> None:
+    sure, doubtful, unknown = (inbox.receive(brief={"sure": sure}) for sure in (0.9, 0.3, None))
+    assert "confidence" not in _page(as_ana, sure)
+    assert "needs a human" not in _page(as_ana, sure)
+    assert "the model is 30 % sure" in _page(as_ana, doubtful)
+    page = _page(as_ana, unknown)
+    assert page.count("confidence unknown") == 2
+    assert "needs a human" not in page
+    assert "does not tell how likely" in page
+    as_ana.post(f"/conversations/{unknown}/correct", data={"field": "priority", "value": "urgent"})
+    assert _page(as_ana, unknown).count("confidence unknown") == 1
+    assert as_ana.get("/").status_code == 200
+
+
+def test_a_quotation_is_called_one_until_it_is_corrected(inbox: Inbox, as_ana: TestClient) -> None:
+    number = inbox.receive(
+        brief={"headline": "where is my order", "grounding": Grounding(quoted=("headline",))}
+    )
+    assert _page(as_ana, number).count("quoted from the email") == 1
+    as_ana.post(f"/conversations/{number}/correct", data={"field": "headline", "value": "Order 1001 is late"})
+    assert "quoted from the email" not in _page(as_ana, number)
+
+
+def test_what_the_model_did_not_read_is_said(inbox: Inbox, as_ana: TestClient) -> None:
+    omitted = (
+        Omission(part="newest", emails=1, tokens=4000),
+        Omission(part="earlier", emails=1, tokens=100),
+        Omission(part="earlier", emails=51, tokens=20_000),
+    )
+    number = inbox.receive(brief={"omitted": omitted})
+    said = "The model did not read: about 3,000 words of this mail, about 15,000 words of 52 earlier mails."
+    assert said in _page(as_ana, number)
+
+
+def test_text_for_an_assistant_is_marked_at_the_mail_and_in_the_queue(
+    inbox: Inbox, as_ana: TestClient
+) -> None:
+    number = inbox.receive(brief={"instructions_found": True})
+    assert "Contains text addressed to an assistant" in _page(as_ana, number)
+    assert as_ana.get("/").text.count("addresses an assistant") == 1
+    inbox.receive(brief={})
+    assert as_ana.get("/").text.count("addresses an assistant") == 1
+
+
+def test_how_a_brief_was_made_is_all_there(inbox: Inbox, as_ana: TestClient) -> None:
+    facts = {
+        "base_revision": "12fd25f77366fa6b3b4b768ec3050bf629380bac",
+        "prefill_seconds": 0.2,
+        "decode_seconds": 0.11,
+        "tokens_cached": 180,
+        "batch_size": 8,
+    }
+    number = inbox.receive(brief={**facts, "grounding": Grounding(removed=("order 4711", HOSTILE))})
+    page = _page(as_ana, number)
+    for shown in (
+        "12fd25f77366fa6b3b4b768ec3050bf629380bac",
+        "0.31 s: 0.20 s to read (prefill), 0.11 s to write (decode), its share of a batch of 8",
+        "210 read, 180 of them from the cache; 40 written",
+        '<q dir="auto">order 4711</q>',
+    ):
+        assert shown in page
+    assert "<script>window" not in page
+
+
+def test_a_sentence_leads_to_the_part_of_the_mail_that_supports_it(
+    inbox: Inbox, as_ana: TestClient, database: Database
+) -> None:
+    asked = "Hello, the parcel came\nbroken & wet. Please refund 20 EUR."
+    number = inbox.receive(
+        text=asked,
+        reply="Hello, the  parcel came broken & wet.\n\nPlease refund 20 EUR.",
+        brief={
+            "summary": "The parcel was broken. They want 20 EUR. They are sad.",
+            "grounding": Grounding(
+                sentences=(
+                    Sentence(text="The parcel was broken.", start=7, end=36),
+                    Sentence(text="They want 20 EUR.", start=37, end=len(asked)),
+                    Sentence(text="They are sad."),
+                )
+            ),
+        },
+    )
+    with database.write() as session:  # the model was asked with other line breaks than the page shows
+        row = session.get_one(Brief, inbox.get(number).brief_id)
+        row.request = {**row.request, "text": asked}
+        session.add(row)
+    page = as_ana.get(f"/conversations/{number}").text
+    assert 'data-supports="0"><span id="support-0"></span>the  parcel came broken &amp; wet.</span>' in page
+    assert 'data-supports="1"><span id="support-1"></span>Please refund 20 EUR.</span>' in page
+    assert 'href="#support-1" data-sentence="1" title="The mail says: “Please refund 20 EUR.”"' in page
+    assert "They are sad.</p>" in page
+    # Once an agent wrote the summary, nothing says any more what supports it.
+    form = {"field": "summary", "value": "The parcel was broken."}
+    as_ana.post(f"/conversations/{number}/correct", data=form)
+    assert "data-supports" not in as_ana.get(f"/conversations/{number}").text
+
+
+def test_a_span_that_is_not_in_the_mail_lights_up_nothing(inbox: Inbox, as_ana: TestClient) -> None:
+    # Offsets beyond the text, as after a change of how mail is shown.
+    far = Sentence(text="The customer asks where order 1001 is.", start=5000, end=5010)
+    number = inbox.receive(brief={"grounding": Grounding(sentences=(far,))})
+    page = as_ana.get(f"/conversations/{number}").text
+    assert "The customer asks where order 1001 is." in page
+    assert "data-sentence" not in page
+
+
+def test_a_shadow_brief_is_never_shown(inbox: Inbox, as_ana: TestClient, database: Database) -> None:
+    number = inbox.receive(brief={"headline": "The champion says this", "adapter": "lora-1"})
+    with database.write() as session:
+        shown = session.get_one(Brief, inbox.get(number).brief_id)
+        shadow = Brief(**{**shown.model_dump(exclude={"id"}), "adapter": "lora-2", "shadow": True})
+        shadow.headline, shadow.summary, shadow.language = "The trial says that", "Trial", "de"
+        session.add(shadow)
+        session.flush()
+        conversations.show_brief(session, shadow)
+    assert len(inbox.all(Brief)) == 2
+    for address in ("/", f"/conversations/{number}"):
+        page = as_ana.get(address).text
+        assert "The champion says this" in page
+        assert "rial" not in page.replace("Arial", "")
+        assert "lora-2" not in page
+
+
+# --- alerts
+
+
+def test_open_alerts_stand_on_the_status_page_and_above_an_admins_queue(
+    as_ana: TestClient, as_ada: TestClient, database: Database
+) -> None:
+    assert "Needs an admin" not in as_ada.get("/status").text
+    with database.write() as session:
+        for _ in range(3):
+            alerts.raise_alert(session, "adapter lora-3", "The adapter lora-3 is damaged.\nRestore it.")
+        alerts.raise_alert(session, "disk", HOSTILE)
+    status, queue = as_ada.get("/status").text, as_ada.get("/").text
+    assert "The adapter lora-3 is damaged." in status
+    assert "3 times" in status
+    assert "The adapter lora-3 is damaged." in queue
+    assert "and 1 more" in queue
+    assert "<script>window" not in status + queue
+    assert "2 things need an admin" in as_ana.get("/status").text
+    for address in ("/", "/status"):
+        assert "lora-3" not in as_ana.get(address).text
+    with database.write() as session:
+        for key in ("adapter lora-3", "disk"):
+            alerts.resolve(session, key)
+    assert "lora-3" not in as_ada.get("/status").text + as_ada.get("/").text
