@@ -98,12 +98,12 @@ class BriefWorker:
         num_done = 0
         with self._watch(claim) as watch:
             for wanted, emails in groups.items():
-                if self.stop.is_set():
+                if self._is_over:
                     break
                 with watch.timing():
                     adapter = self.residents.use(wanted, emails[0].request.categories)
                 num_done += self._group(claim, emails, adapter, watch)
-        if self.stop.is_set():
+        if self._is_over:
             self._give_back(claim)
         if self._num_strange >= MAX_STRANGE:
             self._end(f"the last {self._num_strange} emails failed with errors that no email explains")
@@ -123,11 +123,16 @@ class BriefWorker:
             log.warning("%d emails parked as dead letters: the worker died too often on them", parked)
         return self.drain()
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether this process begins nothing more: it was told to stop, or it is broken."""
+        return self.stop.is_set() or self._num_strange >= MAX_STRANGE
+
     # --- one group: emails of a claim under one adapter
 
     def _group(self, claim: Claim, emails: Sequence[ClaimedEmail], adapter: str, watch: Watch) -> int:
         """Brief and store these emails, in smaller parts where they do not go together. Returns how many were stored."""
-        if self.stop.is_set() and len(emails) < len(claim.emails):
+        if self._is_over and len(emails) < len(claim.emails):
             return 0  # between batches: what is not begun is given back
         started = time.monotonic()
         try:
@@ -234,7 +239,7 @@ class BriefWorker:
         """Return what was claimed and not begun, uncounted."""
         with self.database.write() as session:
             if num := work.give_back(session, claim.token):
-                log.info("%d emails given back: this worker stops", num)
+                log.info("%d emails given back: this process begins nothing more", num)
 
     # --- the adapter on trial
 

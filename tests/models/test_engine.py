@@ -1,5 +1,6 @@
 """models/engine.py: the fake behaves as the protocol says."""
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from models.registry import write_card
 
 def test_the_setting_chooses_the_engine() -> None:
     engine: Engine = make_engine(load_settings(engine="fake"))
-    assert (engine.name, engine.adapter) == ("fake", "")
+    assert (engine.name, engine.adapters) == ("fake", ())
 
 
 def test_keywords_decide_and_scores_sum_to_one(request_for: Any) -> None:
@@ -40,17 +41,34 @@ def test_an_empty_email_has_a_brief_too(request_for: Any) -> None:
     assert (brief.headline, brief.summary, brief.category.label) == ("(no text)", "(no text)", "Other")
 
 
-def test_it_fails_on_demand(request_for: Any) -> None:
-    with pytest.raises(ModelError):
-        FakeEngine(fail_on="POISON").brief([request_for("POISON")])
+@pytest.mark.parametrize(
+    ("how", "error"), [("fail_on", ModelError), ("nan_on", ModelError), ("break_on", RuntimeError)]
+)
+def test_it_fails_on_demand(request_for: Any, how: str, error: type[Exception]) -> None:
+    engine = FakeEngine(**{how: "POISON"})
+    with pytest.raises(error):
+        engine.brief([request_for(), request_for("POISON")])
+    assert len(engine.brief([request_for()])) == 1
+
+
+def test_its_memory_is_as_small_as_it_is_told(request_for: Any) -> None:
     with pytest.raises(OutOfMemoryError):
         FakeEngine(most_at_once=1).brief([request_for(), request_for()])
+    with pytest.raises(OutOfMemoryError):
+        FakeEngine(most_chars=100).brief([request_for("x" * 101)])
 
 
-def test_it_carries_the_name_of_an_adapter_and_refuses_a_wrong_one(tmp_path: Path) -> None:
-    engine = FakeEngine()
+def test_it_hangs_on_demand(request_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.engine.HANG_SECONDS", 0.2)
+    started = time.monotonic()
+    FakeEngine(hang_on="POISON").brief([request_for("POISON")])
+    assert time.monotonic() - started >= 0.2
+
+
+def a_card(path: Path, name: str = "a1") -> None:
+    path.mkdir(exist_ok=True)
     card = AdapterCard(
-        name="a1",
+        name=name,
         base_model="fake",
         base_sha256="0",
         weights_sha256="1",
@@ -60,12 +78,31 @@ def test_it_carries_the_name_of_an_adapter_and_refuses_a_wrong_one(tmp_path: Pat
         num_examples=1,
         created_at=datetime.now(UTC),
     )
-    write_card(tmp_path, card)
-    engine.load_adapter(tmp_path, expected_sha256="1")
-    assert engine.adapter == "a1"
+    write_card(path, card)
+
+
+def test_it_keeps_several_adapters_and_writes_which_one_was_used(tmp_path: Path, request_for: Any) -> None:
+    engine = FakeEngine()
+    for name in ("a1", "a2"):
+        a_card(tmp_path / name, name)
+        assert engine.load_adapter(tmp_path / name, expected_sha256="1") == name
+    assert engine.load_adapter(tmp_path / "a1", "other-name") == "other-name"
+    assert engine.adapters == ("a1", "a2", "other-name")
+    for name in ("a2", "", "a1"):
+        [brief] = engine.brief([request_for()], name)
+        assert brief.provenance.adapter == name
+    engine.drop_adapter("a1")
+    engine.drop_adapter("never there")
+    assert engine.adapters == ("a2", "other-name")
+    with pytest.raises(AdapterError, match="a1 is not resident"):
+        engine.brief([request_for()], "a1")
+
+
+def test_it_refuses_a_wrong_adapter_and_keeps_what_it_has(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    a_card(tmp_path)
+    engine.load_adapter(tmp_path)
     for path, expected in ((tmp_path, "2"), (tmp_path / "gone", None)):
         with pytest.raises(AdapterError):
             engine.load_adapter(path, expected_sha256=expected)
-    assert engine.adapter == "a1"
-    engine.load_adapter(None)
-    assert engine.adapter == ""
+    assert engine.adapters == ("a1",)

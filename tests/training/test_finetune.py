@@ -58,8 +58,8 @@ def test_the_engine_says_what_was_trained(base: BaseModel, settings: Settings, t
     two = FOUR[:2]
     train(two, base, long, tmp_path / "lora-1")
     engine = TransformersEngine(settings, base=base)
-    engine.load_adapter(tmp_path / "lora-1")
-    briefs = engine.brief([example.input for example in two])
+    name = engine.load_adapter(tmp_path / "lora-1")
+    briefs = engine.brief([example.input for example in two], name)
     assert [brief.priority.label for brief in briefs] == [example.output.priority for example in two]
     assert [brief.category.label for brief in briefs] == [example.output.category for example in two]
 
