@@ -5,7 +5,6 @@ error: the row is committed, and the sweeper offers it again.
 """
 
 import logging
-from functools import lru_cache
 from typing import Any
 
 import redis
@@ -113,7 +112,13 @@ def _client(address: str) -> "redis.Redis":
     return redis.Redis.from_url(address, socket_timeout=5, socket_connect_timeout=5)
 
 
-@lru_cache(maxsize=4)
+_senders: dict[str, Hints] = {}
+
+
 def hints_for(settings: Settings) -> Hints:
     """The process's sender for these settings."""
-    return Hints(settings)
+    # By the broker's address: settings hold a dictionary, so that they cannot be a key themselves.
+    address = settings.redis_address
+    if address not in _senders:
+        _senders[address] = Hints(settings)
+    return _senders[address]
