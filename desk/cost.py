@@ -18,10 +18,9 @@ LABELS: dict[cost.By, str] = {"day": "Day", "mailbox": "Mailbox", "adapter": "Ad
 
 @dataclass(frozen=True, slots=True)
 class RowView:
-    """One line as it is shown: all numbers as text."""
+    """One line with its money as it is shown."""
 
     row: cost.CostRow
-    label: str
     money: str
     per_thousand: str
     hosted: str
@@ -46,8 +45,11 @@ def cost_page(
         request,
         "cost.html",
         found=found,
-        rows=[_view(row) for row in found.rows],
-        total=_view(found.total),
+        rows=[_view(row, found.total) for row in found.rows],
+        total=_view(found.total, found.total),
+        figures=[
+            cost_words.amount(x) for x in (found.total.money, found.total.per_thousand, found.total.hosted)
+        ],
         most=max((row.emails for row in found.rows), default=0),
         label=LABELS[grouping],
         groupings=LABELS,
@@ -56,11 +58,11 @@ def cost_page(
     )
 
 
-def _view(row: cost.CostRow) -> RowView:
+def _view(row: cost.CostRow, total: cost.CostRow) -> RowView:
+    amount, places = cost_words.amount, cost_words.places
     return RowView(
         row,
-        label=row.name,
-        money=cost_words.amount(row.money),
-        per_thousand=cost_words.amount(row.per_thousand),
-        hosted=cost_words.amount(row.hosted),
+        money=amount(row.money, places(total.money, 4)),
+        per_thousand=amount(row.per_thousand, places(total.per_thousand, 3)),
+        hosted=amount(row.hosted, places(total.hosted, 4)),
     )

@@ -73,9 +73,10 @@ def _cells(row: store.CostRow, found: store.Costs) -> Sequence[str]:
         f"{row.seconds:,.1f}",
     ]
     if found.total.money is not None:
-        cells += [words.amount(row.money), words.amount(row.per_thousand)]
+        cells.append(words.amount(row.money, words.places(found.total.money, 4)))
+        cells.append(words.amount(row.per_thousand, words.places(found.total.per_thousand, 3)))
     if found.total.hosted is not None:
-        cells.append(words.amount(row.hosted))
+        cells.append(words.amount(row.hosted, words.places(found.total.hosted, 4)))
     return cells
 
 

@@ -7,13 +7,23 @@ from briefbox.store.cost import HOURS_A_DAY, PAID_ENGINE, Costs
 SECONDS_A_DAY = Decimal(86_400)
 
 
-def amount(value: Decimal | None) -> str:
-    """Money rounded for people: two places, or two significant figures below 0.1; "" where there is none."""
+def amount(value: Decimal | None, places: int | None = None) -> str:
+    """Money rounded for people: two places, or two significant figures below 0.1; "" where there is none.
+
+    With `places` it has so many, as the figures of a column should.
+    """
     if value is None:
         return ""
+    if places is not None:
+        return f"{value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN):,f}"
     if value == 0 or abs(value) >= Decimal("0.1"):
         return f"{value.quantize(Decimal('0.01'), ROUND_HALF_EVEN):,}"
     return f"{value.quantize(Decimal(1).scaleb(value.adjusted() - 1), ROUND_HALF_EVEN):f}"
+
+
+def places(total: Decimal | None, figures: int) -> int:
+    """Places of a column of money: two, or as many as show `figures` figures of a total below 1."""
+    return 2 if not total or total >= 1 else figures - 1 - total.adjusted()
 
 
 def missing(costs: Costs) -> str:
@@ -87,9 +97,7 @@ def _all_day(costs: Costs, hosted: Decimal) -> str:
     even = break_even(costs)
     assert even is not None
     a_day = amount(costs.prices.machine_hour * HOURS_A_DAY)
-    sentence = (
-        f"A machine that runs all day costs {a_day} {currency} a day and pays from {even:,} emails a day"
-    )
+    sentence = f"A machine that runs all day for this alone costs {a_day} {currency} a day and pays from {even:,} emails a day"
     if at_most is not None and at_most < even:
         return f"{sentence}, more than the {at_most:,} that it can brief in a day at this speed: at these prices a hosted service is cheaper."
     verdict = "the machine" if volume >= even else "a hosted service"

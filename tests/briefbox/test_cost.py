@@ -225,6 +225,12 @@ def test_money_is_rounded_for_people(value: str, shown: str) -> None:
     assert words.amount(Decimal(value)) == shown
 
 
+def test_the_figures_of_a_column_have_the_same_places() -> None:
+    for total, figures, shown in (("0.33", 4, "0.0029"), ("12.3", 4, "0.00"), ("0.025", 3, "0.0029")):
+        assert words.amount(Decimal("0.0029"), words.places(Decimal(total), figures)) == shown
+    assert words.places(None, 4) == words.places(Decimal(0), 4) == 2
+
+
 def test_no_money_is_shown_as_nothing() -> None:
     assert words.amount(None) == ""
 

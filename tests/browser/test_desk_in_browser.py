@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from briefbox.db import Database
+from briefbox.schemas import Grounding, Sentence
 from briefbox.store import users
 from briefbox.tables import Correction, User
 from tests.desk.conftest import *  # noqa: F403 - its fixtures
@@ -92,6 +93,48 @@ def test_a_priority_is_corrected_by_one_key(page: Any, inbox: Inbox) -> None:
     wait_for(lambda: inbox.get(number).priority == "urgent", "the correction", seconds=10)
     [row] = inbox.all(Correction)
     assert (row.before, row.after) == ("low", "urgent")
+
+
+TEXT = "Hello, my parcel is late. Please send it by Friday."
+SUPPORTED = {
+    "summary": "The parcel is late. It is needed by Friday.",
+    "grounding": Grounding(
+        sentences=(
+            Sentence(text="The parcel is late.", start=7, end=25),
+            Sentence(text="It is needed by Friday.", start=26, end=len(TEXT)),
+        )
+    ),
+}
+
+
+def test_a_sentence_lights_up_what_supports_it(page: Any, inbox: Inbox, address: str) -> None:
+    number = inbox.receive(text=TEXT, brief=SUPPORTED)
+    page.goto(f"{address}/conversations/{number}")
+    lit = page.locator(".support.lit")
+    page.get_by_role("link", name="The parcel is late.").focus()
+    assert lit.all_inner_texts() == ["my parcel is late."]
+    page.keyboard.press("Tab")
+    assert lit.all_inner_texts() == ["Please send it by Friday."]
+    page.keyboard.press("Tab")
+    assert lit.count() == 0
+    page.get_by_role("link", name="The parcel is late.").click()
+    assert lit.all_inner_texts() == ["my parcel is late."]
+    assert page.url.endswith(f"/conversations/{number}")
+
+
+def test_a_sentence_leads_to_what_supports_it_without_javascript(
+    page: Any, inbox: Inbox, address: str
+) -> None:
+    number = inbox.receive(text=TEXT, brief=SUPPORTED)
+    context = page.context.browser.new_context(
+        java_script_enabled=False, storage_state=page.context.storage_state()
+    )
+    plain = context.new_page()
+    plain.goto(f"{address}/conversations/{number}")
+    link = plain.get_by_role("link", name="It is needed by Friday.")
+    assert link.get_attribute("title") == "The mail says: “Please send it by Friday.”"
+    link.click()
+    assert plain.locator(".support:has(> :target)").all_inner_texts() == ["Please send it by Friday."]
 
 
 def test_hostile_mail_runs_nothing(page: Any, inbox: Inbox) -> None:

@@ -45,7 +45,7 @@ def test_the_table_has_days_money_and_the_comparison(
     page = " ".join(as_ada.get("/cost").text.split())
     for shown in (f"{datetime.now(UTC):%Y-%m-%d}", "shadow", "1 brief by adapters on trial", "CHF per 1,000"):
         assert shown in page
-    assert "A machine that runs all day costs 9.60 CHF a day" in page
+    assert "A machine that runs all day for this alone costs 9.60 CHF a day" in page
     assert "<meter" in page
     assert "no price is set" not in page
 
