@@ -9,20 +9,24 @@ from pathlib import Path
 import pytest
 
 import models.packaged
+import models.sums
 from briefbox.errors import ModelError
 from briefbox.settings import load_settings
 from models.base import BaseModel, file_sha256, resolve_base_model
 from models.folders import CARD_FILE
+from tests.hub import write_model
 
 
 def resolve(path: Path) -> BaseModel:
-    return resolve_base_model(load_settings(base_model=str(path)))
+    return resolve_base_model(load_settings(data_dir=path.parent / "data", base_model=str(path)))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "config.json").write_text("{}")
-    return tmp_path
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
 
 
 def test_a_folder_with_safetensors_is_taken_as_it_is(folder: Path) -> None:
@@ -117,3 +121,74 @@ def test_converting_replaces_what_is_broken_and_leaves_no_temporary_folder(
     base = resolve_base_model(load_settings(data_dir=tmp_path))
     assert base.path == target
     assert sorted(p.name for p in target.parent.iterdir()) == [".convert.lock", packaged.name]
+
+
+def test_the_revision_is_the_beginning_of_the_sum(folder: Path, packaged: BaseModel) -> None:
+    (folder / "model.safetensors").write_bytes(b"weights")
+    base = resolve(folder)
+    assert base.revision == base.sha256[:12]
+    assert packaged.revision == packaged.sha256[:12]
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_a_model_that_brings_code_is_refused(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / name).write_text('{"auto_map": {"AutoModel": "own.Own"}}')
+    with pytest.raises(ModelError, match=f"auto_map in {name}"):
+        resolve(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+def test_a_configuration_that_cannot_be_read_is_refused(folder: Path, text: str) -> None:
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ModelError, match=r"config\.json"):
+        resolve(folder)
+
+
+def test_an_adapter_in_place_of_a_model_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/name"}')
+    with pytest.raises(ModelError, match="holds an adapter"):
+        resolve(folder)
+
+
+def test_a_folder_named_like_a_hub_model_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "owner" / "name")
+    monkeypatch.chdir(tmp_path)
+    base = resolve_base_model(load_settings(data_dir=tmp_path / "data", base_model="owner/name"))
+    assert base.path == tmp_path / "owner" / "name"
+
+
+def test_a_sum_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models.sums, "WORTH_REMEMBERING", 0)
+    settings = load_settings(data_dir=tmp_path / "data", base_model=str(write_model(tmp_path / "model")))
+    weights = tmp_path / "model" / "model.safetensors"
+    before = resolve_base_model(settings).sha256
+    with monkeypatch.context() as nothing_is_hashed:
+        nothing_is_hashed.setattr(models.sums, "file_sha256", None)
+        assert resolve_base_model(settings).sha256 == before
+    assert {p.name for p in weights.parent.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    weights.write_bytes(b"other weights")
+    assert resolve_base_model(settings).sha256 == file_sha256(weights) != before
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"/x": 1}', '{"/x": {}}'])
+def test_a_broken_memory_of_sums_is_only_forgotten(tmp_path: Path, text: str) -> None:
+    settings = load_settings(data_dir=tmp_path / "data", base_model=str(write_model(tmp_path / "model")))
+    settings.models_path.mkdir(parents=True)
+    (settings.models_path / models.sums.SUMS_FILE).write_text(text)
+    assert resolve_base_model(settings).sha256 == file_sha256(tmp_path / "model" / "model.safetensors")
+
+
+def test_a_models_folder_that_cannot_be_written_costs_only_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models.sums, "WORTH_REMEMBERING", 0)
+    (tmp_path / "file").write_text("")
+    settings = load_settings(
+        data_dir=tmp_path,
+        models_dir=tmp_path / "file" / "models",
+        base_model=str(write_model(tmp_path / "m")),
+    )
+    assert resolve_base_model(settings).name == "m"
