@@ -15,7 +15,7 @@ RESERVED_TOKENS = 1000
 PASS_TOKENS = 1024
 # Shared beginnings of prompts that are held at once: the categories' own, one for the adapter in use, one on trial.
 PREFIXES = 3
-# torch, transformers and the device's own context: measured 0.6 to 0.9 GB on a CPU.
+# torch, transformers and peft: 0.4 GB measured on a CPU; the rest is left for CUDA's context and workspaces.
 LIBRARY_BYTES = 900_000_000
 # What the system, a display or other processes keep for themselves.
 USABLE_SHARE = 0.9

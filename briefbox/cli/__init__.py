@@ -9,7 +9,7 @@ import sys
 import typer
 
 from briefbox import __version__
-from briefbox.cli import checks, cost, learning, mailbox, people, run
+from briefbox.cli import brief, checks, cost, learning, mailbox, models, people, run
 from briefbox.cli.output import errors
 from briefbox.errors import BriefboxError
 
@@ -20,10 +20,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (run, checks, cost):
+for module in (run, checks, cost, brief):
     module.register(app)
 app.add_typer(mailbox.app, name="mailbox")
 app.add_typer(people.app, name="user")
+app.add_typer(models.app, name="models")
 app.add_typer(learning.dataset_app, name="dataset")
 app.command("train")(learning.train)
 app.add_typer(learning.adapters_app, name="adapters")
