@@ -33,7 +33,7 @@ def add(
     from models.hub import hub_model
     from models.inspect_model import inspect
 
-    settings = get_settings()
+    settings = _settings()
     if wanted := hub_model(model, revision):
         base = add_from_hub(settings, wanted)
         place = Place(base.name, base.path, base.revision)
@@ -114,7 +114,7 @@ def check(
     from models.catalog import find
     from models.inspect_model import inspect
 
-    settings = get_settings()
+    settings = _settings()
     place = find(settings, name)
     lines = inspect(settings, place)
     if as_json:
@@ -154,6 +154,14 @@ def use(
         print_json({"model": place.name, "path": str(place.path), "settings": settings_of(place)})
     else:
         _print_settings(place)
+
+
+def _settings() -> Settings:
+    """The settings, with the data folder made for this user alone before anything is written into it."""
+    settings = get_settings()
+    if settings.models_dir is None:
+        settings.ensure_data_dir()
+    return settings
 
 
 def settings_of(place: "Place") -> dict[str, str]:
