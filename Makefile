@@ -12,6 +12,9 @@ PYTHON ?= python3 python3.13 python3.12 python3.11
 TORCH := torch==2.13.0
 TORCH_ARGS ?=
 
+# The OpenAI-compatible server that the engine `openai` is tested against.
+PEER := llama-cpp-python[server]==0.3.36
+
 # What is passed to the command behind a target: make demo ARGS="--port 9000", make test ARGS="-k poller"
 ARGS ?=
 
@@ -28,11 +31,11 @@ RUNTIME_STAMP := .venv/.stamp-runtime
 DEV_STAMP := .venv/.stamp-dev
 
 # Outside services, big weights and a browser are left out of `make check`; `make test` runs them all.
-FAST := not dovecot and not postgres and not browser and not weights and not gpu
+FAST := not dovecot and not postgres and not browser and not weights and not gpu and not peer
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup check lint test lock secrets clean FORCE
+.PHONY: help demo setup check lint test peer lock secrets clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +58,13 @@ check: lint ## lint and the fast tests: before every commit
 test: lint ## lint and all tests, with the reason of each skip
 	@.venv/bin/pytest $(ARGS)
 
+# A Python of its own, because what llama-cpp-python pins is not what briefbox pins. It is used by tests only.
+peer: $(VENV_STAMP) ## a llama.cpp server for the tests marked `peer`, into .venv-peer; compiles for ten minutes
+	@echo "Compiling $(PEER) (once; about ten minutes; needs a C++ compiler)..."
+	@test -x .venv-peer/bin/python || .venv/bin/python -m venv --clear .venv-peer
+	@.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check --no-input "$(PEER)"
+	@echo "Try it: .venv/bin/pytest -m peer"
+
 lock: $(DEV_STAMP) ## write both locks again (newest versions: ARGS=--upgrade); about ten minutes
 	@.venv/bin/python scripts/lock.py $(ARGS)
 
@@ -68,8 +78,8 @@ secrets: ## make the secrets of docker-compose.yml in data/secrets, where they a
 	[ -s database_url ] || echo "postgresql://briefbox:$$(cat postgres_password)@postgres/briefbox" > database_url
 	@echo "data/secrets holds secret_key, postgres_password and database_url. Keep a copy of secret_key elsewhere."
 
-clean: ## remove .venv and the caches (not your data)
-	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+clean: ## remove .venv, .venv-peer and the caches (not your data)
+	@rm -rf .venv .venv-peer build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up, step by step

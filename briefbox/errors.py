@@ -13,7 +13,8 @@ BriefboxError                 anything a person is told about in one sentence
 ├── ParseError                these bytes are no email that we can read
 ├── ModelError                base model or adapter cannot be used
 │   ├── AdapterError          an adapter is refused, with the reason
-│   └── OutOfMemoryError      the batch did not fit
+│   ├── OutOfMemoryError      the batch did not fit
+│   └── ServerAwayError       the model's server cannot be used now; trying again helps
 ├── LeaseLostError            another process owns this row now
 ├── ConflictError             somebody else changed it first
 ├── InvalidValueError         a value outside what is allowed
@@ -93,6 +94,12 @@ class AdapterError(ModelError):
 
 class OutOfMemoryError(ModelError):
     """The batch did not fit into the device's memory."""
+
+    permanent = False
+
+
+class ServerAwayError(ModelError):
+    """The model's server cannot be used now; no email is to blame."""
 
     permanent = False
 
