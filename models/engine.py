@@ -13,9 +13,11 @@ from typing import Protocol
 from briefbox.errors import AdapterError, ModelError, OutOfMemoryError
 from briefbox.schemas import AdapterCard, Brief, BriefField, BriefRequest, LabelScore, Provenance
 from briefbox.settings import Settings, load_settings
+from models.brief import Draft, finish
+from models.doubt import thresholds
 from models.prompt import PROMPT_VERSION, allowed_labels
 from models.registry import WEIGHTS_FILE, read_card
-from models.text import compact, one_line, sentences, shorten
+from models.text import compact, one_line, sentences
 
 
 class Engine(Protocol):
@@ -178,23 +180,27 @@ class FakeEngine:
     def _brief(self, request: BriefRequest, adapter: str, batch_size: int) -> Brief:
         text = f"{request.subject}\n{compact(request.text)}"
         found = sentences(request.text)
-        provenance = Provenance(
-            engine=self.name,
-            base_model=self.base_model,
-            adapter=adapter,
-            prompt_version=PROMPT_VERSION,
-            tokens_in=len(text.split()),
-            seconds=self.seconds_per_email,
-            batch_size=batch_size,
-            device="none",
-        )
-        return Brief(
-            headline=shorten(" ".join(request.subject.split()[:8]) or "".join(found[:1]) or "(no text)", 80),
-            summary=shorten(" ".join(found[:2]) or one_line(request.subject) or "(no text)", 300),
+        empty = bool(self.empty_on) and self.empty_on in text
+        draft = Draft(
+            headline="" if empty else " ".join(request.subject.split()[:8]) or "".join(found[:1]),
+            headline_ended=True,
+            summary="" if empty else " ".join(found[:2]),
+            summary_ended=True,
             priority=_score("priority", request, _fake_priority(text)),
             category=_score("category", request, _fake_category(text, request)),
-            provenance=provenance,
+            omitted=(),
+            provenance=Provenance(
+                engine=self.name,
+                base_model=self.base_model,
+                adapter=adapter,
+                prompt_version=PROMPT_VERSION,
+                tokens_in=len(text.split()),
+                seconds=self.seconds_per_email,
+                batch_size=batch_size,
+                device="none",
+            ),
         )
+        return finish(draft, request, thresholds(self.settings, self._cards.get(adapter)))
 
 
 def _fake_priority(text: str) -> str:

@@ -211,3 +211,41 @@ def test_nothing_asks_for_gradients(adapters: Adapters, verified: dict[str, Veri
         adapters.attach(adapter, name)
     with adapters.use("b"):
         assert not any(p.requires_grad for key, p in adapters.model.named_parameters() if "lora_" in key)
+
+
+# --- in the engine
+
+
+def test_the_engine_writes_with_each_adapter_as_if_it_were_alone(
+    engine: Any, folder: Path, request_for: Any
+) -> None:
+    requests = [request_for(), request_for("The shop is down since 9:00. Please call 555 0100.")]
+
+    def said(name: str) -> list[tuple[Any, ...]]:
+        briefs = engine.brief(requests, name)
+        assert {brief.provenance.adapter for brief in briefs} == {name}
+        return [(b.priority.scores, b.category.scores, b.headline, b.summary) for b in briefs]
+
+    bare = said("")
+    alone = {}
+    for name in ("a", "b"):
+        assert engine.load_adapter(folder / name) == name
+        alone[name] = said(name)
+        engine.drop_adapter(name)
+    for name in ("a", "b"):
+        engine.load_adapter(folder / name)
+    assert engine.adapters == ("a", "b")
+    assert [said(name) for name in ("b", "", "a", "b")] == [alone["b"], bare, alone["a"], alone["b"]]
+    assert alone["a"] != bare != alone["b"]
+
+
+def test_the_engine_forgets_what_it_prepared_with_a_replaced_adapter(
+    engine: Any, folder: Path, request_for: Any
+) -> None:
+    engine.load_adapter(folder / "a", "champion")
+    first = engine.brief([request_for()], "champion")[0]
+    engine.load_adapter(folder / "b", "champion")
+    second = engine.brief([request_for()], "champion")[0]
+    engine.load_adapter(folder / "b", "plain")
+    assert second.category.scores == engine.brief([request_for()], "plain")[0].category.scores
+    assert second.category.scores != first.category.scores

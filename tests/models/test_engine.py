@@ -58,6 +58,24 @@ def test_its_memory_is_as_small_as_it_is_told(request_for: Any) -> None:
         FakeEngine(most_chars=100).brief([request_for("x" * 101)])
 
 
+def test_it_writes_nothing_on_demand_and_the_email_speaks_for_itself(request_for: Any) -> None:
+    [brief] = FakeEngine(empty_on="POISON").brief([request_for("The POISON came. It is empty.")])
+    assert (brief.headline, brief.summary) == ("Late parcel", "The POISON came.")
+    assert brief.grounding.quoted == ("headline", "summary")
+
+
+def test_a_doubtful_label_needs_a_human_by_the_settings_and_by_the_adapters_card(
+    tmp_path: Path, request_for: Any
+) -> None:
+    engine = FakeEngine(load_settings(needs_human_at={"category": 0.9}))
+    a_card(tmp_path, thresholds={"priority/urgent": 0.95})
+    engine.load_adapter(tmp_path)
+    [calm, bare] = engine.brief([request_for("Hi there"), request_for("The shop is down.")])
+    [urgent] = engine.brief([request_for("The shop is down.")], "a1")
+    assert calm.needs_human == bare.needs_human == ("category",)
+    assert urgent.needs_human == ("priority", "category")
+
+
 def test_it_hangs_on_demand(request_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.engine.HANG_SECONDS", 0.2)
     started = time.monotonic()
@@ -65,7 +83,7 @@ def test_it_hangs_on_demand(request_for: Any, monkeypatch: pytest.MonkeyPatch) -
     assert time.monotonic() - started >= 0.2
 
 
-def a_card(path: Path, name: str = "a1") -> None:
+def a_card(path: Path, name: str = "a1", **changes: Any) -> None:
     path.mkdir(exist_ok=True)
     card = AdapterCard(
         name=name,
@@ -77,6 +95,7 @@ def a_card(path: Path, name: str = "a1") -> None:
         dataset_hash="h",
         num_examples=1,
         created_at=datetime.now(UTC),
+        **changes,
     )
     write_card(path, card)
 
