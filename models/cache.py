@@ -1,60 +1,63 @@
-"""A key-value cache that grows in steps.
+"""The keys and values of a batch: one prefix for all rows, and each row's own tokens.
 
-transformers' own DynamicCache copies all keys and values for every token it decodes. This one
-copies them once in a few hundred tokens.
+A row's tokens lie from column 0 on, in the order in which they came. Forgetting the newest ones costs nothing:
+their columns are written over. Rows change places by swapping, so that those still in use lie side by side.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
-ROOM = 256  # columns added whenever the cache is full
+ROOM = 128  # columns added when the cache is full
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
-    """Keys and values of one layer as views [rows, heads, tokens, size] into larger buffers."""
+class Layer:
+    """One layer's prefix [1, heads, tokens, size] and own keys and values [rows, heads, columns, size]."""
 
-    def __init__(self, keys: Tensor, values: Tensor, num_rows: int) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self._buffers = [self._allocate(t, num_rows, t.shape[2] + ROOM) for t in (keys, values)]
-        self._view(keys.shape[2])
+    def __init__(self, prefix_keys: Tensor, prefix_values: Tensor, num_rows: int, columns: int) -> None:
+        self.prefix_keys, self.prefix_values = prefix_keys, prefix_values
+        shape = (num_rows, prefix_keys.shape[1], columns, prefix_keys.shape[3])
+        # Zeros: a column that was never written is masked, but a NaN in it would survive the mask.
+        self.keys, self.values = prefix_keys.new_zeros(shape), prefix_values.new_zeros(shape)
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Add the new tokens' keys and values and return all of them."""
-        old, new = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
-        if new > self._buffers[0].shape[2]:
-            self._buffers = [
-                self._allocate(buffer[:, :, :old], buffer.shape[0], new + ROOM) for buffer in self._buffers
-            ]
-        self._buffers[0][:, :, old:new] = key_states
-        self._buffers[1][:, :, old:new] = value_states
-        self._view(new)
-        return self.keys, self.values
+    def write(self, rows: Tensor, columns: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store new tokens; `keys` and `values` are [tokens, heads, size]."""
+        self.keys[rows, :, columns] = keys
+        self.values[rows, :, columns] = values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep only these rows."""
-        self._buffers = [buffer[indices] for buffer in self._buffers]
-        self._view(self.keys.shape[2])
+    def read(self, first: int, num_rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """Views of some rows' first columns."""
+        rows = slice(first, first + num_rows)
+        return self.keys[rows, :, :columns], self.values[rows, :, :columns]
 
-    def _view(self, num_tokens: int) -> None:
-        self.keys, self.values = (buffer[:, :, :num_tokens] for buffer in self._buffers)
+    def grow(self, columns: int) -> None:
+        """Make room for at least `columns`."""
+        for name in ("keys", "values"):
+            old: Tensor = getattr(self, name)
+            new = old.new_zeros(old.shape[0], old.shape[1], columns + ROOM, old.shape[3])
+            new[:, :, : old.shape[2]] = old
+            setattr(self, name, new)
 
-    @staticmethod
-    def _allocate(old: Tensor, num_rows: int, room: int) -> Tensor:
-        buffer = old.new_empty(num_rows, old.shape[1], room, old.shape[3])
-        buffer[:, :, : old.shape[2]] = old
-        return buffer
+    def swap(self, one: int, other: int) -> None:
+        """Let two rows change places."""
+        pair, back = torch.tensor([one, other]), torch.tensor([other, one])
+        for buffer in (self.keys, self.values):
+            buffer[pair] = buffer[back]
 
 
-class RoomyCache(DynamicCache):  # type: ignore[misc]  # transformers is untyped here
-    """Starts as `num_rows` copies of a prefix; `crop(-n)` forgets the newest n tokens."""
+class PackedCache:
+    """What transformers' layers see: new keys and values pass through, attention stores and reads them itself."""
 
-    def __init__(self, prefix: Sequence[tuple[Tensor, Tensor]], num_rows: int) -> None:
-        super().__init__()
-        with torch.inference_mode():
-            self.layers = [RoomyLayer(keys, values, num_rows) for keys, values in prefix]
+    is_compileable = False
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = layers
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object) -> tuple[Tensor, Tensor]:
+        """Called by each layer before its attention."""
+        return keys, values
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Asked for default positions; ours are always given."""
+        return 0

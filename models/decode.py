@@ -1,7 +1,9 @@
 """Write one line of text per row, greedily, all rows of the batch at once."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +14,14 @@ from models.session import Session
 # Small models fall into loops. A run of this many tokens is written at most once per field (the
 # no-repeat rule of Paulus et al. 2017, arXiv:1705.04304, section 2.5, who use 3).
 NO_REPEAT = 3
+
+
+class Rule(Protocol):
+    """What one row may not write next."""
+
+    def forbidden(self, ids: Sequence[int]) -> Tensor:
+        """Bool [vocabulary]: the tokens that may not follow `ids`, the line so far."""
+        ...
 
 
 @dataclass(slots=True)
@@ -25,44 +35,52 @@ class Line:
 
 
 def decode_line(
-    session: Session, logits: Tensor, *, stop: Tensor, limit: int, last: bool = False
-) -> list[Line]:
-    """Decode until a `stop` id (a bool mask [vocabulary]) or `limit` tokens, each row for itself.
+    session: Session,
+    logits: Tensor,
+    *,
+    stop: Tensor,
+    limit: int,
+    deadline: float = float("inf"),
+    rules: Mapping[int, Rule] | None = None,
+) -> dict[int, Line]:
+    """Decode until a `stop` id (a bool mask [vocabulary]), `limit` tokens or `deadline` (time.monotonic()).
 
-    `last` says that nothing is appended afterwards: rows that have ended then leave the session, so that they
-    cost nothing more. Raises ModelError when the model's numbers are not finite.
+    `logits` [rows, vocabulary] belong to `session.rows`, which are the same afterwards, possibly in another
+    order. A row that has ended costs nothing more. Raises ModelError when the model's numbers are not finite.
     """
-    lines = [Line() for _ in range(session.num_rows)]
-    active = lines
+    rows = session.rows
+    lines = {row: Line() for row in rows}
     for _ in range(limit):
-        _pick(active, logits, stop)
-        still = [row for row, line in enumerate(active) if not line.ended]
-        if not still or len(active[still[0]].ids) == limit:
+        open_rows = session.rows
+        _pick([lines[row] for row in open_rows], logits, stop, [(rules or {}).get(row) for row in open_rows])
+        still = [row for row in open_rows if not lines[row].ended]
+        if not still or len(lines[still[0]].ids) == limit or time.monotonic() > deadline:
             break
-        if last and len(still) < len(active):
-            session.keep(still)
-            active = [active[row] for row in still]
-        logits = session.append([line.pending for line in active])
+        if len(still) < len(open_rows):
+            session.focus(still)
+        logits = session.append([lines[row].pending for row in session.rows])
+    session.focus(rows)
     return lines
 
 
-def _pick(lines: Sequence[Line], logits: Tensor, stop: Tensor) -> None:
-    """Take each open row's best token, or end the row."""
-    finite = torch.isfinite(logits.sum(dim=1)).tolist()
-    if not all(fine or line.ended for fine, line in zip(finite, lines, strict=True)):
+def _pick(lines: Sequence[Line], logits: Tensor, stop: Tensor, rules: Sequence[Rule | None]) -> None:
+    """Take each row's best token, or end the row. Changes `logits`."""
+    if not bool(torch.isfinite(logits.sum())):
         raise ModelError(
             "The model's logits are not finite numbers; the weights or the adapter are damaged, or BRIEFBOX_DEVICE computes wrongly (try cpu)."
         )
-    for row, line in enumerate(lines):
-        for token in repeats(line.ids):
-            logits[row, token] = -torch.inf
+    pairs = [(row, token) for row, line in enumerate(lines) for token in repeats(line.ids)]
+    if pairs:
+        places = torch.tensor(pairs, device=logits.device)
+        logits[places[:, 0], places[:, 1]] = -torch.inf
+    for row, (line, rule) in enumerate(zip(lines, rules, strict=True)):
+        if rule is not None:
+            logits[row, rule.forbidden(line.ids).to(logits.device)] = -torch.inf
     best = logits.argmax(dim=1)
     for line, token, stops in zip(lines, best.tolist(), stop[best].tolist(), strict=True):
-        line.pending = []
-        line.ended = line.ended or stops
-        if not line.ended:
-            line.ids.append(token)
-            line.pending = [token]
+        line.ended = stops
+        line.pending = [] if stops else [token]
+        line.ids += line.pending
 
 
 def repeats(ids: Sequence[int]) -> set[int]:

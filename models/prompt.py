@@ -7,14 +7,25 @@ that it can never become a special token: chat markup in an email stays ordinary
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from briefbox.errors import ModelError
-from briefbox.schemas import BRIEF_FIELDS, PRIORITIES, BriefField, BriefRequest, Category, ExampleOutput
+from briefbox.schemas import (
+    BRIEF_FIELDS,
+    PRIORITIES,
+    BriefField,
+    BriefRequest,
+    Category,
+    EarlierEmail,
+    ExampleOutput,
+    Omission,
+)
+from models import language
 from models.text import compact, one_line
 
 # Stored with every brief, example and adapter. Change it with every change to what the model sees.
-PROMPT_VERSION = "brief-1"
+PROMPT_VERSION = "brief-2"
 
 # An email token is rarely longer than this many characters, so that a huge email is cut before it is tokenised.
 CHARS_PER_TOKEN = 16
@@ -23,6 +34,10 @@ MAX_SENDER_TOKENS = 30
 MAX_DESCRIPTION_TOKENS = 40
 # The head of an email states the matter; its tail often holds the deadline or the request.
 HEAD_SHARE = 0.75
+# An earlier email is given in part only when at least so much of it fits: less says nothing.
+MIN_PART_TOKENS = 48
+# For text that was never tokenised: how long a token is, about.
+CHARS_PER_OMITTED_TOKEN = 4
 
 FIELD_PREFIXES: dict[BriefField, str] = {
     "priority": "Priority:",
@@ -58,7 +73,7 @@ class EncodedPrompt:
 
     shared: tuple[int, ...]
     own: tuple[int, ...]
-    cut: bool
+    omitted: tuple[Omission, ...]
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -76,30 +91,25 @@ class AnswerSegment:
 
 
 def encode_prompt(tokenizer: Any, request: BriefRequest, max_email_tokens: int) -> EncodedPrompt:
-    """The prompt of a request as ids; the email text is cut to `max_email_tokens`, head and tail kept.
+    """The prompt of a request as ids. All email text together takes at most `max_email_tokens`.
 
     Raises ModelError when the tokenizer has no chat template.
     """
-    begin, middle, end = _chat_frame(tokenizer)
-    shared = [
-        *_markup(tokenizer, begin),
-        *encode_data(tokenizer, INSTRUCTIONS),
-        *_encode_categories(tokenizer, request.categories),
-        *encode_data(tokenizer, RULES),
-        *_markup(tokenizer, middle),
-        *encode_data(tokenizer, "From:"),
-    ]
-    email, cut = _encode_email(tokenizer, request.text, max_email_tokens)
+    shared, end = _encode_shared(tokenizer, request.categories), _chat_frame(tokenizer)[2]
+    newest, left_out = _encode_email(tokenizer, request.text, max_email_tokens)
+    omitted = [Omission(part="newest", emails=1, tokens=left_out)] if left_out else []
+    earlier, skipped = _encode_earlier(tokenizer, request.earlier, max_email_tokens - len(newest))
     own = [
         *_encode_value(tokenizer, request.sender, MAX_SENDER_TOKENS),
         *encode_data(tokenizer, "\nSubject:"),
         *_encode_value(tokenizer, request.subject, MAX_SUBJECT_TOKENS),
+        *earlier,
         *encode_data(tokenizer, "\n<email>\n"),
-        *email,
-        *encode_data(tokenizer, "\n</email>\nWrite the brief of this email."),
+        *newest,
+        *encode_data(tokenizer, f"\n</email>\nWrite the brief of this email{_in_language(request)}."),
         *_markup(tokenizer, end),
     ]
-    return EncodedPrompt(tuple(shared), tuple(own), cut)
+    return EncodedPrompt(shared, tuple(own), (*omitted, *skipped))
 
 
 def encode_answer(
@@ -157,6 +167,7 @@ def encode_data(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(id_ for id_ in ids if id_ not in forbidden)
 
 
+@lru_cache(maxsize=8)
 def special_ids(tokenizer: Any) -> frozenset[int]:
     """Every id that structures a conversation or a document instead of being text."""
     added = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -166,6 +177,20 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
 # --- pieces
 
 
+@lru_cache(maxsize=64)
+def _encode_shared(tokenizer: Any, categories: tuple[Category, ...]) -> tuple[int, ...]:
+    begin, middle, _ = _chat_frame(tokenizer)
+    return (
+        *_markup(tokenizer, begin),
+        *encode_data(tokenizer, INSTRUCTIONS),
+        *_encode_categories(tokenizer, categories),
+        *encode_data(tokenizer, RULES),
+        *_markup(tokenizer, middle),
+        *encode_data(tokenizer, "From:"),
+    )
+
+
+@lru_cache(maxsize=8)
 def _chat_frame(tokenizer: Any) -> tuple[str, str, str]:
     """The chat markup before the system text, between system and user text, and up to the answer."""
     messages = [{"role": "system", "content": _SYSTEM_SLOT}, {"role": "user", "content": _USER_SLOT}]
@@ -200,20 +225,65 @@ def _encode_value(tokenizer: Any, text: str, limit: int) -> tuple[int, ...]:
     return encode_data(tokenizer, " " + one_line(text[: limit * CHARS_PER_TOKEN]))[:limit]
 
 
-def _encode_email(tokenizer: Any, text: str, limit: int) -> tuple[list[int], bool]:
-    """Ids of the email text, at most `limit`, and whether something was left out."""
+def _encode_email(tokenizer: Any, text: str, limit: int) -> tuple[list[int], int]:
+    """Ids of one email's text, at most `limit`, and about how many tokens were left out: the middle."""
     room = limit * CHARS_PER_TOKEN
     head, tail = text[:room], text[room:][-room:]
     ids = list(encode_data(tokenizer, _escape(head)))
     if not tail and len(ids) <= limit:
-        return ids, False
+        return ids, 0
     gap = list(encode_data(tokenizer, "\n[...]\n"))
     num_head = int(limit * HEAD_SHARE)
     num_tail = max(limit - num_head - len(gap), 0)
     last = list(encode_data(tokenizer, _escape(tail))) if tail else ids
     if tail and len(last) < num_tail:
         last = ids + last
-    return ids[:num_head] + gap + last[len(last) - num_tail :], True
+    kept = ids[:num_head] + gap + last[len(last) - num_tail :]
+    # Exact where all was tokenised; else the part between head and tail is estimated.
+    unread = (len(text) - len(head) - len(tail)) // CHARS_PER_OMITTED_TOKEN
+    total = len(ids) if not tail else len(ids) + unread + len(last)
+    return kept, max(total - num_head - num_tail, 1)
+
+
+def _encode_earlier(
+    tokenizer: Any, earlier: tuple[EarlierEmail, ...], room: int
+) -> tuple[list[int], list[Omission]]:
+    """Earlier emails in their order, and what was left out.
+
+    The original request comes first in the claim to `room` tokens, then the others from the newest back.
+    """
+    if not earlier:
+        return [], []
+    parts: dict[int, list[int]] = {}
+    omitted: list[Omission] = []
+    skipped, skipped_tokens = 0, 0
+    for number in (0, *range(len(earlier) - 1, 0, -1)):
+        frame = [
+            *encode_data(tokenizer, "\nEarlier, from"),
+            *_encode_value(tokenizer, earlier[number].sender, MAX_SENDER_TOKENS),
+            *encode_data(tokenizer, ":\n<email>\n"),
+        ]
+        end = encode_data(tokenizer, "\n</email>")
+        free = room - len(frame) - len(end)
+        estimate = max(len(earlier[number].text) // CHARS_PER_OMITTED_TOKEN, 1)
+        if free < min(MIN_PART_TOKENS, estimate):
+            skipped, skipped_tokens = skipped + 1, skipped_tokens + estimate
+            continue
+        text, left_out = _encode_email(tokenizer, earlier[number].text, free)
+        if left_out:
+            omitted.append(Omission(part="earlier" if number else "original", emails=1, tokens=left_out))
+        parts[number] = [*frame, *text, *end]
+        room -= len(parts[number])
+    if skipped:
+        omitted.append(Omission(part="earlier", emails=skipped, tokens=skipped_tokens))
+    return [id_ for number in sorted(parts) for id_ in parts[number]], omitted
+
+
+def _in_language(request: BriefRequest) -> str:
+    """The instructions are English, and so is the brief unless something else is asked for."""
+    code = request.written_in or language.detect(request.text)
+    name = language.english_name(code)
+    return f" in {name}" if name and code != "en" else ""
 
 
 def _escape(text: str) -> str:

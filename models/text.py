@@ -5,7 +5,12 @@ import unicodedata
 
 # Cc control, Cf format (bidi, zero-width), Co private, Cs surrogate.
 _HIDDEN = frozenset({"Cc", "Cf", "Co", "Cs"})
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
+# A mark of the end with closing quotes, before space; the full-width marks need none. Or a line break.
+_SENTENCE_END = re.compile(r"[.!?]{1,8}[\"'”’»)\]]{0,3}(?=\s|$)|[。！？]{1,8}|\n")
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(])(?:no|nr|nos|e\.g|i\.e|etc|vs|mr|mrs|ms|dr|prof|st|approx|ca|incl|excl|art|tel|fig|dept|inc|ltd|z\.b|bzw|usw|bsp|str|d\.h|[a-z])$",
+    re.IGNORECASE,
+)
 # A greeting or a sign-off alone says nothing about the matter.
 _GREETING = re.compile(
     r"^(hi|hello|hey|dear|good (morning|afternoon|evening)|thanks|thank you|many thanks|best|kind regards|regards|cheers)\b[^.!?]{0,40}[,.!]*$",
@@ -40,8 +45,32 @@ def one_line(text: str) -> str:
 
 def sentences(text: str) -> list[str]:
     """The sentences of `text` (each one line), without greetings and sign-offs."""
-    parts = (one_line(part) for part in _SENTENCE_END.split(visible(text)) if part)
+    text = visible(text)
+    parts = (one_line(text[start:end]) for start, end in sentence_spans(text))
     return [part for part in parts if part and not _GREETING.match(part)]
+
+
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """Where the sentences of `text` stand, [start, end) in characters; a line break ends one, too.
+
+    The dots in "No. 5", "e.g.", "Mr. X", "3.5" and "example.com" end none.
+    """
+    spans: list[tuple[int, int]] = []
+    start = 0
+    for match in _SENTENCE_END.finditer(text):
+        if match[0].startswith(".") and _ABBREVIATION.search(text, max(0, match.start() - 12), match.start()):
+            continue
+        spans.append((start, match.end()))
+        start = match.end()
+    spans.append((start, len(text)))
+    return [trimmed for span in spans if (trimmed := _trim(text, *span))]
+
+
+def _trim(text: str, start: int, end: int) -> tuple[int, int] | None:
+    part = text[start:end]
+    start += len(part) - len(part.lstrip())
+    end -= len(part) - len(part.rstrip())
+    return (start, end) if start < end else None
 
 
 def shorten(text: str, limit: int) -> str:

@@ -3,8 +3,9 @@
 group by categories, sort by length
   -> one shared prefill (the instructions' part computed once per adapter and category list)
   -> priority scored and appended -> category scored and appended
-  -> headline decoded -> summary decoded, all in the same cache
-  -> plain text
+  -> headline decoded -> summary decoded, all in the same cache; a line with facts that the email
+     does not hold is written once more under a rule
+  -> plain, grounded text (models.brief)
 """
 
 import logging
@@ -12,6 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +22,20 @@ import torch
 from torch import Tensor
 
 from briefbox.errors import AdapterError, ModelError, OutOfMemoryError
-from briefbox.schemas import Brief, BriefField, BriefRequest, LabelScore, Provenance
+from briefbox.schemas import AdapterCard, Brief, BriefField, BriefRequest, LabelScore, Provenance
 from briefbox.settings import Settings
-from models.adapters import AdapterSlot
+from models import attention
+from models.adapters import Adapters
 from models.base import BaseModel, resolve_base_model
+from models.brief import Draft, finish
 from models.calibrate import PRIOR_PRIORITY, content_free, prior
-from models.compose import compose_headline, compose_summary
+from models.constrain import Figures, OnlyFacts
 from models.decode import Line, decode_line
-from models.device import choose_device, choose_dtype, describe
+from models.device import choose_device, choose_dtype, describe, set_threads
+from models.doubt import thresholds
+from models.grounding import Evidence
 from models.labels import choose, score_labels
+from models.linear import pack_linears
 from models.prompt import (
     PROMPT_VERSION,
     EncodedPrompt,
@@ -46,17 +54,28 @@ log = logging.getLogger(__name__)
 
 # Prepared category lists kept; each takes about 5 MB for the packaged model.
 MAX_PREPARED = 16
-# Tokens that the instructions, the categories and the answer need beside the email.
+# Tokens that the instructions, the categories and the answer's frame need beside the email.
 RESERVED_TOKENS = 1000
+# Of the answer: labels and field names.
+FRAME_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What all prompts with the same categories share, under the adapter in use."""
+    """What all prompts with the same categories and adapter share."""
 
     prefix: Prefix
     # Log-probabilities of the labels [labels] when there is nothing to judge; none under an adapter.
     priors: dict[BriefField, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests that are computed together: the same categories, the same adapter."""
+
+    requests: list[BriefRequest]
+    prompts: list[EncodedPrompt]
+    adapter: str
 
 
 class TransformersEngine:
@@ -71,12 +90,16 @@ class TransformersEngine:
         self.settings = settings
         self.base = base or resolve_base_model(settings)
         self.device = choose_device(settings)
-        self.dtype = dtype or choose_dtype(self.device)
+        set_threads(settings)
+        self.dtype = dtype or choose_dtype(self.device, settings)
         self.tokenizer, self.model = _load(self.base, self.dtype, self.device)
         _check_length(settings, self.model)
-        self._slot = AdapterSlot(self.model)
+        pack_linears(self.model)
+        self._adapters = Adapters(self.model)
+        self._cards: dict[str, AdapterCard] = {}
         self._stop = _stop_mask(self.tokenizer, self.model)
-        self._prepared: dict[tuple[int, ...], Prepared] = {}
+        self._prepared: dict[tuple[str, tuple[int, ...]], Prepared] = {}
+        self.clock: dict[str, float] = {}  # seconds since the start by part: prefill, labels, decode
 
     @property
     def base_model(self) -> str:
@@ -84,35 +107,48 @@ class TransformersEngine:
         return self.base.name
 
     @property
-    def adapter(self) -> str:
+    def adapters(self) -> tuple[str, ...]:
         """See Engine."""
-        return self._slot.name
+        return self._adapters.names
 
-    def brief(self, requests: Sequence[BriefRequest]) -> list[Brief]:
-        """See Engine. At most BRIEFBOX_BATCH_SIZE emails are computed at once."""
-        prompts = [encode_prompt(self.tokenizer, r, self.settings.max_email_tokens) for r in requests]
+    def brief(self, requests: Sequence[BriefRequest], adapter: str = "") -> list[Brief]:
+        """See Engine. At most BRIEFBOX_BATCH_SIZE emails and BRIEFBOX_MAX_BATCH_TOKENS are computed at once."""
+        if adapter and adapter not in self.adapters:
+            raise AdapterError(
+                f"The adapter {adapter} is not resident, expected one of: {', '.join(self.adapters) or 'none'}. Load it first."
+            )
+        settings = self.settings
+        prompts = [encode_prompt(self.tokenizer, r, settings.max_email_tokens) for r in requests]
         briefs: dict[int, Brief] = {}
-        with _memory_errors(len(requests)), torch.inference_mode():
-            for batch in _batches(prompts, self.settings.batch_size):
-                made = self._brief_batch([requests[i] for i in batch], [prompts[i] for i in batch])
-                briefs.update(zip(batch, made, strict=True))
+        with _memory_errors(len(requests)), torch.inference_mode(), self._adapters.use(adapter):
+            for numbers in batches(prompts, settings.batch_size, settings.max_batch_tokens, self._answer):
+                batch = Batch(
+                    requests=[requests[number] for number in numbers],
+                    prompts=[prompts[number] for number in numbers],
+                    adapter=adapter,
+                )
+                briefs.update(zip(numbers, self._brief_batch(batch), strict=True))
         return [briefs[number] for number in range(len(requests))]
 
-    def load_adapter(self, path: Path | None, name: str = "", expected_sha256: str | None = None) -> None:
+    def load_adapter(self, path: Path, name: str = "", expected_sha256: str | None = None) -> str:
         """See Engine."""
-        if path is None:
-            self._slot.detach()
-        else:
-            adapter = verify_adapter(path, self.base, expected_sha256)
-            if adapter.card.prompt_version != PROMPT_VERSION:
-                raise AdapterError(
-                    f"The adapter {adapter.card.name} was trained with prompt {adapter.card.prompt_version}, but this version of briefbox asks with {PROMPT_VERSION}; train again."
-                )
-            self._slot.attach(adapter, name or adapter.card.name)
-        self._prepared.clear()
-        log.info(
-            "the engine now uses %s", f"adapter {self.adapter}" if self.adapter else "the bare base model"
-        )
+        adapter = verify_adapter(path, self.base, expected_sha256)
+        if adapter.card.prompt_version != PROMPT_VERSION:
+            raise AdapterError(
+                f"The adapter {adapter.card.name} was trained with prompt {adapter.card.prompt_version}, but this version of briefbox asks with {PROMPT_VERSION}; train again."
+            )
+        name = name or adapter.card.name
+        self._adapters.attach(adapter, name)
+        self._cards[name] = adapter.card
+        self._forget(name)
+        log.info("adapter %s is resident", name)
+        return name
+
+    def drop_adapter(self, name: str) -> None:
+        """See Engine."""
+        self._adapters.drop(name)
+        self._cards.pop(name, None)
+        self._forget(name)
 
     def warm_up(self) -> None:
         """See Engine."""
@@ -120,55 +156,80 @@ class TransformersEngine:
 
     # --- one batch
 
-    def _brief_batch(self, requests: list[BriefRequest], prompts: list[EncodedPrompt]) -> list[Brief]:
+    def _brief_batch(self, batch: Batch) -> list[Brief]:
         """Briefs of requests that share their categories."""
         started = time.monotonic()
-        prepared = self._prepare(prompts[0].shared, requests[0])
-        session = Session(self.model, prepared.prefix, len(requests))
+        deadline = started + self.settings.batch_timeout_seconds
+        marks = [("", started)]
+        prepared = self._prepare(batch)
+        columns = max(len(prompt.own) for prompt in batch.prompts) + self._answer
+        session = Session(self.model, prepared.prefix, len(batch.requests), columns)
         # 1. Labels: each is scored where it would be written, then written.
-        at = session.append([p.own + encode_prefix(self.tokenizer, "priority") for p in prompts])
-        priorities = self._choose(session, at, "priority", requests[0], prepared)
+        prefix = encode_prefix(self.tokenizer, "priority")
+        at = session.append([prompt.own + prefix for prompt in batch.prompts])
+        marks.append(("prefill", time.monotonic()))
+        priorities = self._choose(session, at, "priority", batch, prepared)
         at = session.append(self._written("priority", priorities, "category"))
-        categories = self._choose(session, at, "category", requests[0], prepared)
+        categories = self._choose(session, at, "category", batch, prepared)
         at = session.append(self._written("category", categories, "headline"))
+        labelled = time.monotonic()
+        marks.append(("labels", labelled))
         # 2. Text.
+        evidence = [Evidence(request) for request in batch.requests]
         limits = self.settings.max_headline_tokens, self.settings.max_summary_tokens
-        headlines = decode_line(session, at, stop=self._stop, limit=limits[0])
+        headlines = self._decode(session, at, limits[0], batch, evidence, deadline)
         between = encode_terminator(self.tokenizer, "headline") + encode_prefix(self.tokenizer, "summary")
-        at = session.append([(*line.pending, *between) for line in headlines])
-        summaries = decode_line(session, at, stop=self._stop, limit=limits[1], last=True)
+        at = session.append([(*headlines[row].pending, *between) for row in session.rows])
+        summaries = self._decode(session, at, limits[1], batch, evidence, deadline)
+        ended = time.monotonic()
+        self._count([*marks, ("decode", ended)])
         # 3. Briefs.
-        seconds = (time.monotonic() - started) / len(requests)
+        limit_of = thresholds(self.settings, self._cards.get(batch.adapter))
+        share = 1 / len(batch.requests)
         return [
-            Brief(
-                headline=compose_headline(self._text(headlines[row]), request, ended=headlines[row].ended),
-                summary=compose_summary(self._text(summaries[row]), request, ended=summaries[row].ended),
-                priority=priorities[row],
-                category=categories[row],
-                cut=prompts[row].cut,
-                provenance=Provenance(
-                    engine=self.name,
-                    base_model=self.base_model,
-                    adapter=self.adapter,
-                    prompt_version=PROMPT_VERSION,
-                    tokens_in=len(prompts[row].ids),
-                    tokens_out=len(headlines[row].ids) + len(summaries[row].ids),
-                    seconds=seconds,
-                    batch_size=len(requests),
-                    device=describe(self.device),
+            finish(
+                Draft(
+                    headline=self._text(headlines[row]),
+                    headline_ended=headlines[row].ended,
+                    summary=self._text(summaries[row]),
+                    summary_ended=summaries[row].ended,
+                    priority=priorities[row],
+                    category=categories[row],
+                    omitted=batch.prompts[row].omitted,
+                    provenance=Provenance(
+                        engine=self.name,
+                        base_model=self.base_model,
+                        base_revision=self.base.revision,
+                        adapter=batch.adapter,
+                        prompt_version=PROMPT_VERSION,
+                        tokens_in=len(batch.prompts[row].ids),
+                        tokens_cached=prepared.prefix.num_tokens,
+                        tokens_out=len(headlines[row].ids) + len(summaries[row].ids),
+                        seconds=(ended - started) * share,
+                        prefill_seconds=(labelled - started) * share,
+                        decode_seconds=(ended - labelled) * share,
+                        batch_size=len(batch.requests),
+                        device=describe(self.device),
+                    ),
                 ),
+                request,
+                limit_of,
+                evidence[row],
             )
-            for row, request in enumerate(requests)
+            for row, request in enumerate(batch.requests)
         ]
 
     def _choose(
-        self, session: Session, at: Tensor, name: BriefField, request: BriefRequest, prepared: Prepared
+        self, session: Session, at: Tensor, name: BriefField, batch: Batch, prepared: Prepared
     ) -> list[LabelScore]:
         """Each row's label of field `name`, scored behind the logits `at`."""
+        request = batch.requests[0]
         scores = self._score(session, at, name, request)
         if name in prepared.priors:
             scores = scores - prepared.priors[name]
-        return [choose(allowed_labels(name, request), row) for row in scores.cpu()]
+        card = self._cards.get(batch.adapter)
+        temperature = card.temperatures.get(name, 1.0) if card else 1.0
+        return [choose(allowed_labels(name, request), row, temperature) for row in scores.cpu()]
 
     def _score(self, session: Session, at: Tensor, name: BriefField, request: BriefRequest) -> Tensor:
         """Log-probabilities of the allowed labels, float32 [rows, labels]."""
@@ -180,19 +241,64 @@ class TransformersEngine:
         after = encode_prefix(self.tokenizer, then)
         return [encode_value(self.tokenizer, name, score.label) + after for score in chosen]
 
+    def _decode(
+        self,
+        session: Session,
+        at: Tensor,
+        limit: int,
+        batch: Batch,
+        evidence: Sequence[Evidence],
+        deadline: float,
+    ) -> dict[int, Line]:
+        """One line of every row. A line with facts that its email does not hold gets one more try without them."""
+        rows, starts = session.rows, dict(enumerate(session.lengths))
+        first = at.clone()
+        lines = decode_line(session, at, stop=self._stop, limit=limit, deadline=deadline)
+        wrong = {row: missing for row in rows if (missing := evidence[row].missing(self._text(lines[row])))}
+        if not wrong or time.monotonic() > deadline:
+            return lines
+        rules = {row: OnlyFacts(self._figures, batch.requests[row], wrong[row]) for row in wrong}
+        session.rewind({row: starts[row] for row in wrong})
+        session.focus(wrong)
+        at = first[[rows.index(row) for row in session.rows]]
+        again = decode_line(session, at, stop=self._stop, limit=limit, deadline=deadline, rules=rules)
+        session.focus(rows)
+        return lines | again
+
+    def _count(self, marks: Sequence[tuple[str, float]]) -> None:
+        for (_, before), (part, after) in pairwise(marks):
+            self.clock[part] = self.clock.get(part, 0.0) + after - before
+
     def _text(self, line: Line) -> str:
-        text: str = self.tokenizer.decode(line.ids, skip_special_tokens=True)
+        text: str = self.tokenizer.decode(
+            line.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return text
+
+    @property
+    def _answer(self) -> int:
+        """Most tokens of an answer, its frame included."""
+        return self.settings.max_headline_tokens + self.settings.max_summary_tokens + FRAME_TOKENS
+
+    @cached_property
+    def _figures(self) -> Figures:
+        return Figures(self.tokenizer, len(self._stop))
 
     # --- once per adapter and category list
 
-    def _prepare(self, shared: tuple[int, ...], request: BriefRequest) -> Prepared:
-        if shared not in self._prepared:
+    def _prepare(self, batch: Batch) -> Prepared:
+        key = batch.adapter, batch.prompts[0].shared
+        if key not in self._prepared:
             if len(self._prepared) >= MAX_PREPARED:
                 del self._prepared[next(iter(self._prepared))]
-            prefix = compute_prefix(self.model, shared)
-            self._prepared[shared] = Prepared(prefix, {} if self.adapter else self._priors(prefix, request))
-        return self._prepared[shared]
+            prefix = compute_prefix(self.model, key[1])
+            priors = {} if batch.adapter else self._priors(prefix, batch.requests[0])
+            self._prepared[key] = Prepared(prefix, priors)
+        return self._prepared[key]
+
+    def _forget(self, adapter: str) -> None:
+        """Drop what was prepared with an adapter's earlier weights."""
+        self._prepared = {key: value for key, value in self._prepared.items() if key[0] != adapter}
 
     def _priors(self, prefix: Prefix, request: BriefRequest) -> dict[BriefField, Tensor]:
         """See models.calibrate."""
@@ -214,7 +320,7 @@ def _load(base: BaseModel, dtype: torch.dtype, device: torch.device) -> tuple[An
         with quiet_transformers(), _memory_errors(0):
             tokenizer = AutoTokenizer.from_pretrained(base.path, **local)
             model = AutoModelForCausalLM.from_pretrained(
-                base.path, dtype=dtype, use_safetensors=True, attn_implementation="sdpa", **local
+                base.path, dtype=dtype, use_safetensors=True, attn_implementation=attention.NAME, **local
             )
             return tokenizer, model.to(device).eval().requires_grad_(requires_grad=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -224,6 +330,7 @@ def _load(base: BaseModel, dtype: torch.dtype, device: torch.device) -> tuple[An
 
 
 def _check_length(settings: Settings, model: Any) -> None:
+    attention.check_supported(model.config, settings.max_email_tokens + RESERVED_TOKENS)
     context = getattr(model.config, "max_position_embeddings", None)
     answer = settings.max_headline_tokens + settings.max_summary_tokens
     if context and settings.max_email_tokens + answer + RESERVED_TOKENS > context:
@@ -243,12 +350,24 @@ def _stop_mask(tokenizer: Any, model: Any) -> Tensor:
     return mask.to(model.device)
 
 
-def _batches(prompts: Sequence[EncodedPrompt], size: int) -> list[list[int]]:
-    """Numbers of prompts to compute together: the same categories, similar lengths, at most `size`."""
+def batches(prompts: Sequence[EncodedPrompt], size: int, max_tokens: int, answer: int) -> Iterator[list[int]]:
+    """Numbers of prompts to compute together: the same categories and similar lengths.
+
+    A batch has at most `size` rows, and at most `max_tokens` in its cache, where every row takes as much as
+    the longest one and `answer` tokens; one row is always allowed.
+    """
     groups: dict[tuple[int, ...], list[int]] = {}
     for number in sorted(range(len(prompts)), key=lambda n: len(prompts[n].own)):
         groups.setdefault(prompts[number].shared, []).append(number)
-    return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+    for group in groups.values():
+        batch: list[int] = []
+        for number in group:
+            needed = (len(batch) + 1) * (len(prompts[number].own) + answer)
+            if batch and (len(batch) == size or needed > max_tokens):
+                yield batch
+                batch = []
+            batch.append(number)
+        yield batch
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def finetune(
             )
         # 2. The frozen base with fresh LoRA weights.
         device = choose_device(settings)
-        dtype = choose_dtype(device)
+        dtype = choose_dtype(device, settings)
         set_seed(seed)  # LoRA's first weights are random
         model = _add_lora(_load_model(base, dtype), settings.lora_rank)
         _check_lengths(rows, examples, model)

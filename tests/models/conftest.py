@@ -84,6 +84,15 @@ def loaded(tiny: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return TransformersEngine(settings, base=tiny, dtype=torch.float32)
 
 
+@pytest.fixture(scope="session")
+def plain_model(tiny: BaseModel) -> Any:
+    """The tiny model as transformers runs it, for reference."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny.path, dtype=torch.float32).eval()
+
+
 @pytest.fixture
 def engine(loaded: Any) -> Iterator[Any]:
     """The tiny engine, without adapters before and after each test."""

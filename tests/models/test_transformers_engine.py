@@ -1,19 +1,22 @@
 """models/transformers_engine.py on a tiny random model; the packaged one at the end."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 import models.transformers_engine as module
-from briefbox.errors import ModelError, OutOfMemoryError
-from briefbox.schemas import PRIORITIES, Brief, Category, Provenance
+from briefbox.errors import AdapterError, ModelError, OutOfMemoryError
+from briefbox.schemas import PRIORITIES, Brief, Category, EarlierEmail, Provenance
 from briefbox.settings import Settings, load_settings
 from models.base import BaseModel
-from models.prompt import PROMPT_VERSION
+from models.decode import decode_line
+from models.grounding import Evidence
+from models.prompt import PROMPT_VERSION, EncodedPrompt
 from models.session import Prefix, compute_prefix
-from models.transformers_engine import TransformersEngine
+from models.transformers_engine import TransformersEngine, batches
 
 TEXTS = [
     "Where is parcel 4711?",
@@ -90,7 +93,7 @@ def test_hostile_and_odd_emails_get_plain_briefs(engine: Any, request_for: Any) 
 def test_the_shared_part_of_the_prompts_is_computed_once(
     engine: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.load_adapter(None)
+    engine._prepared.clear()
     calls: list[int] = []
 
     def counted(model: Any, ids: tuple[int, ...]) -> Prefix:
@@ -172,3 +175,96 @@ def test_the_packaged_model_tells_a_parcel_from_an_invoice(packaged: BaseModel, 
     )
     assert parcel.category.scores["Delivery"] > invoice.category.scores["Delivery"]
     assert parcel.summary.isprintable()
+
+
+def test_text_of_a_thread_reaches_the_model_and_what_did_not_fit_is_told(
+    engine: Any, request_for: Any
+) -> None:
+    earlier = tuple(EarlierEmail(sender=f"p{n}", text="word " * 400) for n in range(60))
+    (brief,) = engine.brief([request_for("x " * 100_000, earlier=earlier)])
+    assert brief.cut
+    assert {o.part for o in brief.omitted} == {"newest", "earlier"}
+    assert brief.provenance.tokens_in < 1200
+    (short,) = engine.brief([request_for("Short.")])
+    assert (short.cut, short.omitted) == (False, ())
+
+
+def test_an_invented_number_is_written_once_more_without_it(
+    engine: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[int, Any]] = []
+
+    def counted(*args: Any, rules: Any = None, **options: Any) -> Any:
+        seen.append(rules or {})
+        return decode_line(*args, rules=rules, **options)
+
+    class Strict(Evidence):
+        def missing(self, text: str) -> tuple[str, ...]:
+            return ("4711",) if "Second" in self.subject else ()
+
+        def __init__(self, request: Any) -> None:
+            super().__init__(request)
+            self.subject = request.subject
+
+    monkeypatch.setattr(module, "decode_line", counted)
+    monkeypatch.setattr(module, "Evidence", Strict)
+    engine.brief([request_for(subject="First"), request_for(subject="Second"), request_for(subject="Third")])
+    rows = [sorted(rules) for rules in seen]
+    assert len(rows) == 4
+    assert rows[0] == rows[2] == []
+    assert len(rows[1]) == len(rows[3]) == 1
+
+
+def test_a_second_try_leaves_the_other_rows_as_they_are(
+    engine: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [request_for(text, subject=f"Number {n}") for n, text in enumerate(TEXTS)]
+    plain = [without_provenance(brief) for brief in engine.brief(requests)]
+
+    class Strict(Evidence):
+        def __init__(self, request: Any) -> None:
+            super().__init__(request)
+            self.number = request.subject
+
+        def missing(self, text: str) -> tuple[str, ...]:
+            return ("12345",) if self.number in ("Number 1", "Number 3") else super().missing(text)
+
+    monkeypatch.setattr(module, "Evidence", Strict)
+    again = [without_provenance(brief) for brief in engine.brief(requests)]
+    assert [again[n] for n in (0, 2, 4)] == [plain[n] for n in (0, 2, 4)]
+
+
+def test_batches_are_bounded_by_rows_and_by_tokens() -> None:
+    prompts = [EncodedPrompt((1,), (5,) * n, ()) for n in (900, 10, 400, 20, 30, 410)]
+    assert list(batches(prompts, 3, 1000, 50)) == [[1, 3, 4], [2, 5], [0]]
+    assert list(batches(prompts, 1, 10, 50)) == [[1], [3], [4], [2], [5], [0]]
+    assert list(batches([], 3, 1000, 50)) == []
+
+
+def test_a_calibrated_adapter_s_temperature_and_thresholds_are_used(
+    engine: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (plain,) = engine.brief([request_for()])
+    card = SimpleNamespace(temperatures={"priority": 4.0}, thresholds={"category": 1.0})
+    monkeypatch.setitem(engine._cards, "", card)
+    (calibrated,) = engine.brief([request_for()])
+    assert calibrated.priority.label == plain.priority.label
+    assert calibrated.priority.confidence < plain.priority.confidence
+    assert calibrated.category.scores == plain.category.scores
+    assert "category" in calibrated.needs_human
+
+
+def test_an_adapter_that_is_not_resident_is_refused(engine: Any, request_for: Any) -> None:
+    with pytest.raises(AdapterError, match="not resident"):
+        engine.brief([request_for()], adapter="nobody")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_in_every_number_format_a_batch_chooses_the_labels_of_each_email_alone(
+    settings: Settings, tiny: BaseModel, request_for: Any, dtype: torch.dtype
+) -> None:
+    engine = TransformersEngine(settings, base=tiny, dtype=dtype)
+    requests = [request_for(text) for text in TEXTS]
+    together = [(b.priority.label, b.category.label) for b in engine.brief(requests)]
+    alone = [(b.priority.label, b.category.label) for r in requests for b in engine.brief([r])]
+    assert together == alone
