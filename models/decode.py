@@ -40,18 +40,21 @@ def decode_line(
     *,
     stop: Tensor,
     limit: int,
+    least: int = 0,
     deadline: float = float("inf"),
     rules: Mapping[int, Rule] | None = None,
 ) -> dict[int, Line]:
     """Decode until a `stop` id (a bool mask [vocabulary]), `limit` tokens or `deadline` (time.monotonic()).
 
-    `logits` [rows, vocabulary] belong to `session.rows`, which are the same afterwards, possibly in another
+    No row ends before it has `least` tokens: a small model often ends at once, and nothing is no answer. `logits` [rows, vocabulary] belong to `session.rows`, which are the same afterwards, possibly in another
     order. A row that has ended costs nothing more. Raises ModelError when the model's numbers are not finite.
     """
     rows = session.rows
     lines = {row: Line() for row in rows}
-    for _ in range(limit):
+    for number in range(limit):
         open_rows = session.rows
+        if number < least:
+            logits[:, stop] = -torch.inf
         _pick([lines[row] for row in open_rows], logits, stop, [(rules or {}).get(row) for row in open_rows])
         still = [row for row in open_rows if not lines[row].ended]
         if not still or len(lines[still[0]].ids) == limit or time.monotonic() > deadline:
@@ -65,7 +68,7 @@ def decode_line(
 
 def _pick(lines: Sequence[Line], logits: Tensor, stop: Tensor, rules: Sequence[Rule | None]) -> None:
     """Take each row's best token, or end the row. Changes `logits`."""
-    if not bool(torch.isfinite(logits.sum())):
+    if bool(torch.isnan(logits).any()):
         raise ModelError(
             "The model's logits are not finite numbers; the weights or the adapter are damaged, or BRIEFBOX_DEVICE computes wrongly (try cpu)."
         )

@@ -13,9 +13,15 @@ _ABBREVIATION = re.compile(
 )
 # A greeting or a sign-off alone says nothing about the matter.
 _GREETING = re.compile(
-    r"^(hi|hello|hey|dear|good (morning|afternoon|evening)|thanks|thank you|many thanks|best|kind regards|regards|cheers)\b[^.!?]{0,40}[,.!]*$",
+    r"^(?:hi|hello|hey|dear|good (?:morning|afternoon|evening|day)|thanks|thank you|many thanks|best|kind regards|regards|cheers|sincerely|to whom it may concern"
+    r"|sehr geehrte[rns]?|liebe[rs]?|hallo|guten (?:tag|morgen|abend)|moin|vielen dank|danke|mit freundlichen grüßen|viele grüße|beste grüße"
+    r"|bonjour|bonsoir|madame|monsieur|cher|chère|merci|cordialement|bien à vous|hola|buen[oa]s (?:días|tardes|noches)|estimad[oa]s?|gracias|un saludo|saludos|atentamente"
+    r"|buongiorno|buonasera|salve|gentile|grazie|cordiali saluti|ol[aá]|bom dia|boa (?:tarde|noite)|prezad[oa]s?|obrigad[oa]|hej|beste|geachte|dzień dobry|witam|szanowni|pozdrawiam|merhaba|здравствуйте|добрый день)\b"
+    r"[^.!?]{0,50}[,.!:]*$",
     re.IGNORECASE,
 )
+# A line that is as long as this and is followed by another one was wrapped there by the sender's program.
+WRAPPED_CHARS = 45
 
 
 def visible(text: str) -> str:
@@ -51,7 +57,7 @@ def sentences(text: str) -> list[str]:
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """Where the sentences of `text` stand, [start, end) in characters; a line break ends one, too.
+    """Where the sentences of `text` stand, [start, end) in characters; a line break ends one unless it only wraps.
 
     The dots in "No. 5", "e.g.", "Mr. X", "3.5" and "example.com" end none.
     """
@@ -60,10 +66,19 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     for match in _SENTENCE_END.finditer(text):
         if match[0].startswith(".") and _ABBREVIATION.search(text, max(0, match.start() - 12), match.start()):
             continue
+        if match[0] == "\n" and _is_wrapped(text, match.start()):
+            continue
         spans.append((start, match.end()))
         start = match.end()
     spans.append((start, len(text)))
     return [trimmed for span in spans if (trimmed := _trim(text, *span))]
+
+
+def _is_wrapped(text: str, place: int) -> bool:
+    """Whether the line break at `place` only bounds the line's length: the sentence goes on behind it."""
+    line = place - text.rfind("\n", 0, place) - 1
+    after = text[place + 1 : place + 2]
+    return line >= WRAPPED_CHARS and after.strip() != "" and after not in "-*>•"
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int] | None:

@@ -58,6 +58,8 @@ MAX_PREPARED = 16
 RESERVED_TOKENS = 1000
 # Of the answer: labels and field names.
 FRAME_TOKENS = 32
+# A headline or a summary of fewer tokens is none.
+LEAST_TOKENS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +135,6 @@ class TransformersEngine:
     def load_adapter(self, path: Path, name: str = "", expected_sha256: str | None = None) -> str:
         """See Engine."""
         adapter = verify_adapter(path, self.base, expected_sha256)
-        if adapter.card.prompt_version != PROMPT_VERSION:
-            raise AdapterError(
-                f"The adapter {adapter.card.name} was trained with prompt {adapter.card.prompt_version}, but this version of briefbox asks with {PROMPT_VERSION}; train again."
-            )
         name = name or adapter.card.name
         self._adapters.attach(adapter, name)
         self._cards[name] = adapter.card
@@ -253,7 +251,13 @@ class TransformersEngine:
         """One line of every row. A line with facts that its email does not hold gets one more try without them."""
         rows, starts = session.rows, dict(enumerate(session.lengths))
         first = at.clone()
-        lines = decode_line(session, at, stop=self._stop, limit=limit, deadline=deadline)
+        options: dict[str, Any] = {
+            "stop": self._stop,
+            "limit": limit,
+            "least": LEAST_TOKENS,
+            "deadline": deadline,
+        }
+        lines = decode_line(session, at, **options)
         wrong = {row: missing for row in rows if (missing := evidence[row].missing(self._text(lines[row])))}
         if not wrong or time.monotonic() > deadline:
             return lines
@@ -261,7 +265,7 @@ class TransformersEngine:
         session.rewind({row: starts[row] for row in wrong})
         session.focus(wrong)
         at = first[[rows.index(row) for row in session.rows]]
-        again = decode_line(session, at, stop=self._stop, limit=limit, deadline=deadline, rules=rules)
+        again = decode_line(session, at, **options, rules=rules)
         session.focus(rows)
         return lines | again
 

@@ -60,6 +60,12 @@ def test_writing_stops_at_the_deadline_with_what_there_is() -> None:
     assert lines == {0: ([1], False, [1])}
 
 
+def test_nothing_ends_before_it_has_said_something() -> None:
+    lines, _ = run([{0: 9}, {0: 9}, {0: 9}], limit=8, least=2)
+    assert len(lines[0][0]) == 2
+    assert lines[0][1]
+
+
 class Never:
     """A rule that forbids one token."""
 
