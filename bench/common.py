@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from email.message import EmailMessage
 from importlib.resources import files
@@ -10,7 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-console = Console()
+# A table that is cut to 80 columns when it goes into a file or a page helps nobody.
+console = Console(width=None if sys.stdout.isatty() else 150)
 
 
 def machine() -> str:

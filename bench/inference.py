@@ -8,7 +8,7 @@ usual way       one `generate` for each email that asks for JSON
 padded batch    `generate` over batches of 32 in the order of arrival, padded, the same four lines as ours
 llama.cpp       the GGUF that the packaged model was made of: one email at a time, and several in parallel
 
-With --equal N every way writes exactly N tokens for each email (no early end), so that the same work is compared;
+With --equal N every way writes exactly N tokens for each email (no early end, no second try), so that the same work is compared;
 without it each way ends where it ends, as in daily work. Slow ways run over a systematic sample of the emails
 (sorted by length, every k-th), as large as --seconds allows by their first email.
 """
@@ -33,6 +33,8 @@ from bench.common import console, print_table
 from bench.mails import requests_from, varied_requests
 from briefbox.schemas import PRIORITIES, BriefRequest
 from briefbox.settings import load_settings
+from models import transformers_engine as engine_module
+from models.grounding import Evidence
 from models.packaged import _find_gguf
 from models.prompt import allowed_labels, encode_prefix, encode_prompt
 from models.transformers_engine import TransformersEngine
@@ -96,6 +98,14 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+class NothingMissing(Evidence):
+    """Grounding that never asks for a second try."""
+
+    def missing(self, text: str) -> tuple[str, ...]:
+        """See Evidence."""
+        return ()
+
+
 class Bench:
     """The engines and the emails of one run."""
 
@@ -113,7 +123,9 @@ class Bench:
         )
         self.engine = TransformersEngine(self.settings)
         if arguments.equal:
+            # No early end, and no second try for facts that were not found: the same work for all.
             self.engine._stop = torch.zeros_like(self.engine._stop)
+            engine_module.Evidence = NothingMissing  # type: ignore[misc]
         self.tokenizer = self.engine.tokenizer
         self.plain = _plain_model(self.engine)
         self.prompts = [
