@@ -224,6 +224,7 @@ class Demo:
             query = (
                 select(Brief, Conversation)
                 .join(Conversation, col(Brief.conversation_id) == col(Conversation.id))
+                .where(col(Brief.shadow).is_(False))  # nobody sees those
                 .order_by(col(Brief.id))
             )
             rows = [(b, c) for b, c in session.exec(query) if b.email_id not in seen]
