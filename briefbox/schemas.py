@@ -200,7 +200,7 @@ class Brief(Frozen):
     priority: LabelScore
     category: LabelScore
     language: str = ""  # of the email, ISO 639-1; "" where it is too short to tell
-    needs_human: tuple[BriefField, ...] = ()  # labels too doubtful to rely on; the guess stays as a suggestion
+    needs_human: tuple[BriefField, ...] = ()  # labels too doubtful to rely on; the guess stays
     grounding: Grounding = Grounding()
     instructions_found: bool = False  # the email holds text addressed to an assistant
     cut: bool = False  # something was left out, see `omitted`

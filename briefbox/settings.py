@@ -155,7 +155,8 @@ class Settings(BaseSettings):
         description="Address of the OpenAI-compatible server, up to and with /v1. Emails are sent there.",
     )
     openai_model: str = Field(
-        default="", description="Model name asked for at that server. Without it: the first one that it lists."
+        default="",
+        description="Model name asked for at that server. Without it: the first one that it lists.",
     )
     openai_api_key: SecretStr | None = Field(
         default=None, description="Key for that server; better in a file: BRIEFBOX_OPENAI_API_KEY_FILE."
@@ -180,7 +181,8 @@ class Settings(BaseSettings):
         default=0, description="Price of a million tokens read, where the engine `openai` is paid by token."
     )
     price_million_out: Annotated[float, Field(ge=0)] = Field(
-        default=0, description="Price of a million tokens written, where the engine `openai` is paid by token."
+        default=0,
+        description="Price of a million tokens written, where the engine `openai` is paid by token.",
     )
     hosted_million_in: Annotated[float, Field(ge=0)] = Field(
         default=0, description="What a hosted service asks for a million tokens read, to compare with."

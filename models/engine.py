@@ -14,7 +14,7 @@ from briefbox.errors import AdapterError, ModelError, OutOfMemoryError
 from briefbox.schemas import AdapterCard, Brief, BriefField, BriefRequest, LabelScore, Provenance
 from briefbox.settings import Settings, load_settings
 from models.brief import Draft, finish
-from models.doubt import thresholds
+from models.doubt import check_thresholds, thresholds
 from models.prompt import PROMPT_VERSION, allowed_labels
 from models.registry import WEIGHTS_FILE, read_card
 from models.text import compact, one_line, sentences
@@ -65,8 +65,10 @@ class Engine(Protocol):
 def make_engine(settings: Settings) -> Engine:
     """The engine that BRIEFBOX_ENGINE names. Loading a model takes seconds.
 
-    Raises ModelError when the base model, the device or the server cannot be used.
+    Raises ModelError when the base model, the device or the server cannot be used, and SettingsError when a
+    threshold is set for something that does not exist.
     """
+    check_thresholds(settings)
     if settings.engine == "fake":
         return FakeEngine(settings, seconds_per_email=settings.fake_engine_seconds)
     if settings.engine == "openai":

@@ -18,7 +18,13 @@ from threading import Event
 from sqlmodel import Session
 
 from briefbox.db import Database
-from briefbox.errors import AdapterError, BriefboxError, ModelError, OutOfMemoryError
+from briefbox.errors import (
+    AdapterError,
+    BriefboxError,
+    ModelError,
+    OutOfMemoryError,
+    ServerAwayError,
+)
 from briefbox.schemas import Brief, BriefRequest
 from briefbox.settings import Settings
 from briefbox.store import alerts, processes, requests, work
@@ -39,6 +45,7 @@ SHADOW_BATCH = 4
 MAX_UNSEEN = 500
 # So many errors in a row that nobody foresaw, on emails alone: the device or the process is broken, not the mail.
 MAX_STRANGE = 3
+AWAY_ALERT = "model server away"
 SLOW_ALERT = "worker slow"
 
 
@@ -65,6 +72,8 @@ class BriefWorker:
         self._end = end
         self._unseen: deque[ClaimedEmail] = deque(maxlen=MAX_UNSEEN)
         self._num_strange = 0
+        self._is_away = False  # the engine's server does not answer; asked again at the next sweep
+        self._was_away: bool | None = None  # not known before the first batch
         self._slow: bool | None = None  # not known before the first batch
 
     def drain(self) -> int:
@@ -72,7 +81,7 @@ class BriefWorker:
         num_done, started = 0, time.monotonic()
         while not self.stop.is_set() and time.monotonic() - started < MAX_DRAIN_SECONDS:
             done = self.step()
-            if done is None:
+            if done is None or self._is_away:
                 break
             num_done += done
         return num_done
@@ -111,6 +120,7 @@ class BriefWorker:
 
     def sweep(self) -> int:
         """Park what died too often, then brief what is overdue. Called every few seconds by beat."""
+        self._is_away = False
         with self.database.write() as session:
             parked = work.park_exhausted(session, max_attempts=self.settings.max_attempts)
             self.residents.tidy(session)
@@ -125,8 +135,8 @@ class BriefWorker:
 
     @property
     def _is_over(self) -> bool:
-        """Whether this process begins nothing more: it was told to stop, or it is broken."""
-        return self.stop.is_set() or self._num_strange >= MAX_STRANGE
+        """Whether this process begins nothing more now: it was told to stop, it is broken, or its server is away."""
+        return self.stop.is_set() or self._num_strange >= MAX_STRANGE or self._is_away
 
     # --- one group: emails of a claim under one adapter
 
@@ -143,6 +153,8 @@ class BriefWorker:
             log.warning("a batch of %d does not fit into memory; halving it", len(emails))
             middle = len(emails) // 2
             parts = [emails[:middle], emails[middle:]]
+        except ServerAwayError as error:
+            return self._pause(error)
         except Exception as error:
             if adapter and isinstance(error, AdapterError):
                 with watch.timing():
@@ -185,6 +197,11 @@ class BriefWorker:
     ) -> int:
         """Write the briefs of a batch that went well. Returns how many were stored."""
         self._num_strange = 0
+        if self._was_away is not False:
+            # Also at the first batch: the process before this one may have ended while the server was away.
+            self._was_away = False
+            with self.database.write() as session:
+                alerts.resolve(session, AWAY_ALERT)
         times = self.pace.note(len(emails), seconds)
         num_stored = self._write(claim, emails, briefs)
         with self.database.write() as session:
@@ -233,6 +250,14 @@ class BriefWorker:
                 max_attempts=self.settings.max_attempts,
                 permanent=permanent,
             )
+        return 0
+
+    def _pause(self, error: ServerAwayError) -> int:
+        """No email is to blame for a server that is away: all are given back uncounted. Always 0."""
+        log.warning("the model server is away, mail waits for it: %s", error)
+        self._is_away = self._was_away = True
+        with self.database.write() as session:
+            alerts.raise_alert(session, AWAY_ALERT, str(error))
         return 0
 
     def _give_back(self, claim: Claim) -> None:

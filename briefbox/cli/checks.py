@@ -166,6 +166,12 @@ def _database(settings: Settings) -> str:
 def _model(settings: Settings) -> str:
     if settings.engine == "fake":
         return "the fake engine: no weights"
+    if settings.engine == "openai":
+        from models.openai_engine import OpenAIEngine
+
+        engine = OpenAIEngine(settings)
+        engine.warm_up()
+        return f"{engine.base_model} at {settings.openai_url}"
     from models.base import resolve_base_model
 
     base = resolve_base_model(settings)

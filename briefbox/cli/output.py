@@ -59,6 +59,7 @@ def set_up_logging(level: str, process: str) -> None:
         "imapclient",
         "alembic",
         "urllib3",
+        "httpx",
         "kombu",
         "celery.beat",
         "celery.worker.strategy",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from briefbox.errors import AdapterError, ModelError, OutOfMemoryError
+from briefbox.errors import AdapterError, ModelError, OutOfMemoryError, SettingsError
 from briefbox.schemas import AdapterCard
 from briefbox.settings import load_settings
 from models.engine import Engine, FakeEngine, make_engine
@@ -125,3 +125,8 @@ def test_it_refuses_a_wrong_adapter_and_keeps_what_it_has(tmp_path: Path) -> Non
         with pytest.raises(AdapterError):
             engine.load_adapter(path, expected_sha256=expected)
     assert engine.adapters == ("a1",)
+
+
+def test_a_threshold_for_something_that_does_not_exist_stops_the_start() -> None:
+    with pytest.raises(SettingsError, match="BRIEFBOX_NEEDS_HUMAN_AT names 'mood'"):
+        make_engine(load_settings(engine="fake", needs_human_at={"mood": 0.5}))

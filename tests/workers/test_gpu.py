@@ -11,7 +11,7 @@ import pytest
 from sqlmodel import select
 
 from briefbox.db import Database
-from briefbox.errors import OutOfMemoryError
+from briefbox.errors import OutOfMemoryError, ServerAwayError
 from briefbox.schemas import Brief as BriefValue
 from briefbox.schemas import BriefRequest
 from briefbox.settings import Settings
@@ -20,7 +20,7 @@ from briefbox.tables import Email
 from models.engine import FakeEngine
 from tests.conftest import make_email
 from tests.workers.conftest import Deliver, MakeWorker, briefs
-from workers.gpu import SLOW_ALERT, BriefWorker
+from workers.gpu import AWAY_ALERT, SLOW_ALERT, BriefWorker
 from workers.pace import Pace
 from workers.watch import EXIT_CODE
 
@@ -314,3 +314,30 @@ def test_the_language_of_briefs_reaches_the_model(deliver: Deliver, make_worker:
     deliver(make_email(2))
     make_worker(engine).drain()
     assert [request.written_in for call in engine.history for request in call] == ["de", ""]
+
+
+def test_while_the_model_server_is_away_mail_waits_and_nobody_is_blamed(
+    database: Database, deliver: Deliver, make_worker: MakeWorker
+) -> None:
+    class Away(FakeEngine):
+        is_away = True
+
+        def brief(self, requests: Sequence[BriefRequest], adapter: str = "") -> list[BriefValue]:
+            if self.is_away:
+                raise ServerAwayError("Nothing answers at http://127.0.0.1:8000/v1.")
+            return super().brief(requests, adapter)
+
+    deliver(make_email(1), make_email(2))
+    engine = Away()
+    worker = make_worker(engine)
+    for _ in range(10):
+        assert worker.sweep() == 0
+    with database.read() as session:
+        assert [(e.work_state, e.attempts) for e in session.exec(select(Email))] == [("waiting", 0)] * 2
+        [alert] = alerts.open_alerts(session)
+        assert alert.key == AWAY_ALERT
+        assert "8000" in alert.text
+    engine.is_away = False
+    assert worker.sweep() == 2
+    with database.read() as session:
+        assert alerts.open_alerts(session) == []

@@ -32,9 +32,7 @@ def upgrade() -> None:
         for name in ("language", "base_revision"):
             table.add_column(sa.Column(name, sa.String(), nullable=False, server_default=empty))
         for name, value in (("needs_human", "[]"), ("grounding", "{}"), ("omitted", "[]")):
-            table.add_column(
-                sa.Column(name, sa.JSON(), nullable=False, server_default=sa.text(f"'{value}'"))
-            )
+            table.add_column(sa.Column(name, sa.JSON(), nullable=False, server_default=sa.text(f"'{value}'")))
         for name in ("instructions_found", "shadow"):
             table.add_column(sa.Column(name, sa.Boolean(), nullable=False, server_default=no))
         table.add_column(sa.Column("tokens_cached", sa.Integer(), nullable=False, server_default=zero))
