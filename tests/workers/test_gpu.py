@@ -1,6 +1,7 @@
 """workers/gpu.py: mail is briefed whatever the model does; only the email that cannot be is parked."""
 
 import os
+import re
 import subprocess
 import sys
 import time
