@@ -49,7 +49,7 @@ class Engine(Protocol):
     def load_adapter(self, path: Path, name: str = "", expected_sha256: str | None = None) -> str:
         """Make the adapter in `path` resident and return its name; one of the same name is replaced.
 
-        Raises AdapterError, with everything as it was, when it is refused.
+        Raises AdapterError, with everything as it was, when it is refused. A ServerAwayError says nothing about it.
         """
         ...
 

@@ -90,7 +90,7 @@ class OpenAIEngine:
     def load_adapter(self, path: Path, name: str = "", expected_sha256: str | None = None) -> str:
         """See Engine. Checks our copy of the adapter, and that the server lists a model of its name.
 
-        What the server itself has loaded under that name cannot be seen from here.
+        What the server itself has loaded under that name cannot be seen from here. Raises ServerAwayError, too.
         """
         card = read_card(path)
         check_card(card)
@@ -103,6 +103,8 @@ class OpenAIEngine:
         deadline = time.monotonic() + self.settings.openai_timeout_seconds
         try:
             listed = [str(entry["id"]) for entry in self.client.models(deadline)]
+        except ServerAwayError:
+            raise  # says nothing about the adapter
         except ModelError as error:
             raise AdapterError(f"The adapter {name} cannot be used: {error}") from error
         if name not in listed:

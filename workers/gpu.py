@@ -2,6 +2,7 @@
 
     claim -> group by adapter -> brief a group -> store it
                                    |  out of memory: in halves, then one email cut to half
+                                   |  model server away: given back, uncounted (workers.away)
                                    |  any other error: each email alone, so that only the bad one fails
                                    |  hangs: the process ends (workers.watch)
 
@@ -31,6 +32,7 @@ from briefbox.store import alerts, processes, requests, work
 from briefbox.store.processes import ProcessName
 from briefbox.store.work import Claim, ClaimedEmail
 from models.engine import Engine
+from workers.away import ModelServer
 from workers.pace import Pace
 from workers.residents import Residents
 from workers.watch import Watch, end_process
@@ -45,7 +47,6 @@ SHADOW_BATCH = 4
 MAX_UNSEEN = 500
 # So many errors in a row that nobody foresaw, on emails alone: the device or the process is broken, not the mail.
 MAX_STRANGE = 3
-AWAY_ALERT = "model server away"
 SLOW_ALERT = "worker slow"
 
 
@@ -69,19 +70,20 @@ class BriefWorker:
         self.stop = Event()
         self.pace = Pace()
         self.residents = Residents(database, settings, engine)
+        self.server = ModelServer(database, engine)
         self._end = end
         self._unseen: deque[ClaimedEmail] = deque(maxlen=MAX_UNSEEN)
         self._num_strange = 0
-        self._is_away = False  # the engine's server does not answer; asked again at the next sweep
-        self._was_away: bool | None = None  # not known before the first batch
         self._slow: bool | None = None  # not known before the first batch
 
     def drain(self) -> int:
-        """Brief what waits. Returns how many emails were finished."""
+        """Brief what waits. Returns how many emails were finished: 0 while the model server is away."""
         num_done, started = 0, time.monotonic()
-        while not self.stop.is_set() and time.monotonic() - started < MAX_DRAIN_SECONDS:
+        while (
+            not (self.stop.is_set() or self.server.paused) and time.monotonic() - started < MAX_DRAIN_SECONDS
+        ):
             done = self.step()
-            if done is None or self._is_away:
+            if done is None:
                 break
             num_done += done
         return num_done
@@ -109,9 +111,12 @@ class BriefWorker:
             for wanted, emails in groups.items():
                 if self._is_over:
                     break
-                with watch.timing():
-                    adapter = self.residents.use(wanted, emails[0].request.categories)
-                num_done += self._group(claim, emails, adapter, watch)
+                try:
+                    with watch.timing():
+                        adapter = self.residents.use(wanted, emails[0].request.categories)
+                    num_done += self._group(claim, emails, adapter, watch)
+                except ServerAwayError as error:  # while an adapter was loaded
+                    self.server.gone(error)
         if self._is_over:
             self._give_back(claim)
         if self._num_strange >= MAX_STRANGE:
@@ -120,15 +125,18 @@ class BriefWorker:
 
     def sweep(self) -> int:
         """Park what died too often, then brief what is overdue. Called every few seconds by beat."""
-        self._is_away = False
         with self.database.write() as session:
             parked = work.park_exhausted(session, max_attempts=self.settings.max_attempts)
             self.residents.tidy(session)
             self._beat(session)
         # A promoted adapter is loaded before mail asks for it, and a broken one is known before it does.
         with self._watch(None) as watch, watch.timing():
-            self.residents.look()
-            self.residents.use("")
+            try:
+                self.server.look_again()
+                self.residents.look()
+                self.residents.use("")
+            except ModelError as error:
+                self.server.gone(error)
         if parked:
             log.warning("%d emails parked as dead letters: the worker died too often on them", parked)
         return self.drain()
@@ -136,7 +144,7 @@ class BriefWorker:
     @property
     def _is_over(self) -> bool:
         """Whether this process begins nothing more now: it was told to stop, it is broken, or its server is away."""
-        return self.stop.is_set() or self._num_strange >= MAX_STRANGE or self._is_away
+        return self.stop.is_set() or self._num_strange >= MAX_STRANGE or self.server.paused
 
     # --- one group: emails of a claim under one adapter
 
@@ -154,7 +162,8 @@ class BriefWorker:
             middle = len(emails) // 2
             parts = [emails[:middle], emails[middle:]]
         except ServerAwayError as error:
-            return self._pause(error)
+            self.server.gone(error)
+            return 0
         except Exception as error:
             if adapter and isinstance(error, AdapterError):
                 with watch.timing():
@@ -169,8 +178,15 @@ class BriefWorker:
         return sum(self._group(claim, part, adapter, watch) for part in parts)
 
     def _ask(self, wanted: Sequence[BriefRequest], adapter: str, watch: Watch) -> list[Brief]:
-        with watch.timing():
-            briefs = self.engine.brief(wanted, adapter)
+        try:
+            with watch.timing():
+                briefs = self.engine.brief(wanted, adapter)
+        except ServerAwayError as error:
+            with watch.timing():
+                if self.server.is_away(adapter):
+                    raise
+            # It works for others: an email that makes it fail each time must not hold up the line for ever.
+            raise ModelError(str(error)) from error
         if len(briefs) != len(wanted):
             raise ModelError(f"The engine gave {len(briefs)} briefs for {len(wanted)} emails.")
         return briefs
@@ -188,6 +204,9 @@ class BriefWorker:
         except OutOfMemoryError:
             why = f"It does not fit into memory, not even half of its text. {error}"
             return self._fail(claim, email, OutOfMemoryError(why), permanent=True)
+        except ServerAwayError as away:
+            self.server.gone(away)
+            return 0
         except Exception as other:
             return self._fail(claim, email, other)
         return self._store(claim, [email], briefs, time.monotonic() - started)
@@ -197,14 +216,10 @@ class BriefWorker:
     ) -> int:
         """Write the briefs of a batch that went well. Returns how many were stored."""
         self._num_strange = 0
-        if self._was_away is not False:
-            # Also at the first batch: the process before this one may have ended while the server was away.
-            self._was_away = False
-            with self.database.write() as session:
-                alerts.resolve(session, AWAY_ALERT)
         times = self.pace.note(len(emails), seconds)
         num_stored = self._write(claim, emails, briefs)
         with self.database.write() as session:
+            self.server.back(session)
             self._note_slowness(session, times, len(emails), seconds)
             self._beat(session)
         if on_trial := self.residents.shadow_name:
@@ -252,19 +267,11 @@ class BriefWorker:
             )
         return 0
 
-    def _pause(self, error: ServerAwayError) -> int:
-        """No email is to blame for a server that is away: all are given back uncounted. Always 0."""
-        log.warning("the model server is away, mail waits for it: %s", error)
-        self._is_away = self._was_away = True
-        with self.database.write() as session:
-            alerts.raise_alert(session, AWAY_ALERT, str(error))
-        return 0
-
     def _give_back(self, claim: Claim) -> None:
         """Return what was claimed and not begun, uncounted."""
         with self.database.write() as session:
             if num := work.give_back(session, claim.token):
-                log.info("%d emails given back: this process begins nothing more", num)
+                log.info("%d claimed emails are given back, uncounted", num)
 
     # --- the adapter on trial
 
@@ -309,7 +316,9 @@ class BriefWorker:
         )
 
     def _beat(self, session: Session, more: str = "") -> None:
-        processes.beat(session, self.process, f"{self.engine.name}; {self.pace}{more}; {self.residents}")
+        processes.beat(
+            session, self.process, f"{self.engine.name}{self.server}; {self.pace}{more}; {self.residents}"
+        )
 
     def _note_slowness(self, session: Session, times: float | None, num: int, seconds: float) -> None:
         slow = times is not None

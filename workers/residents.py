@@ -14,7 +14,7 @@ from typing import Any
 from sqlmodel import Session
 
 from briefbox.db import Database
-from briefbox.errors import AdapterError, BriefboxError, DatabaseError
+from briefbox.errors import AdapterError, BriefboxError, DatabaseError, ServerAwayError
 from briefbox.schemas import BriefRequest, Category
 from briefbox.settings import Settings
 from briefbox.store import alerts, mailboxes, training
@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 # Beside the champion; a rank-8 adapter of the packaged model is 5 MB, of an 8B model about 80 MB.
 MAX_RESIDENT = 4
 RETRY_SECONDS = 60.0
-_PROBE = BriefRequest(subject="Hello", sender="warm-up", text="Is this on?", categories=())
+# A harmless email, to try what a model or a server can do.
+PROBE = BriefRequest(subject="Hello", sender="warm-up", text="Is this on?", categories=())
 _ALERT = "adapter "
 
 
@@ -59,7 +60,10 @@ class Residents:
         self._shadow_row = next((row for row in rows if row.state == "shadow"), None)
 
     def use(self, name: str, categories: tuple[Category, ...] = ()) -> str:
-        """Make the adapter `name` ready, "" for the champion, and return the one to use in its place if it is refused."""
+        """Make the adapter `name` ready, "" for the champion, and return the one to use in its place if it is refused.
+
+        Like `shadow` and `lost`, raises ServerAwayError when a model server is away: no adapter is refused for that.
+        """
         if name:
             row = self._rows.get(name)
             if row is None or row.state == "rejected":
@@ -137,6 +141,8 @@ class Residents:
             return False
         try:
             self._load(row, categories)
+        except ServerAwayError:
+            raise  # says nothing about the adapter
         except Exception as error:
             if not isinstance(error, BriefboxError):
                 log.exception("adapter %s could not be loaded", row.name)
@@ -155,7 +161,10 @@ class Residents:
         path = self.settings.data_dir / row.path
         self.engine.load_adapter(path, name=row.name, expected_sha256=row.weights_sha256)
         try:
-            self.engine.brief([_PROBE.model_copy(update={"categories": categories})], row.name)
+            self.engine.brief([PROBE.model_copy(update={"categories": categories})], row.name)
+        except ServerAwayError:
+            self._forget(row.name)
+            raise
         except Exception as error:
             self._forget(row.name)
             raise AdapterError(f"the model cannot brief a test email with it ({error})") from error
