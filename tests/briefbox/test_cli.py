@@ -16,6 +16,7 @@ from briefbox.db import Database
 from briefbox.embedded.imap import EmbeddedIMAP
 from briefbox.settings import load_settings
 from tests.flow.conftest import PASSWORD, USER, wait_for
+from tests.models.openai_server import OpenAIServer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -158,6 +159,18 @@ def test_a_model_folder_without_weights(run: Run, tmp_path: Path) -> None:
         one_sentence(
             run("doctor", ENGINE="transformers", BASE_MODEL=str(tmp_path / folder)), "BRIEFBOX_BASE_MODEL"
         )
+
+
+def test_doctor_asks_the_model_server(run: Run) -> None:
+    run("migrate")
+    with OpenAIServer(models=("tiny",)) as server:
+        checks = json.loads(run("doctor", "--json", ENGINE="openai", OPENAI_URL=server.url).stdout)
+    [model] = [check for check in checks if check["check"] == "model"]
+    assert model == {"check": "model", "ok": True, "says": f"tiny at {server.url}"}
+    checks = json.loads(run("doctor", "--json", ENGINE="openai", OPENAI_URL=server.url).stdout)
+    [model] = [check for check in checks if check["check"] == "model"]
+    assert not model["ok"]
+    assert "is it running?" in model["says"]
 
 
 def test_a_wrong_setting_names_its_variable(run: Run) -> None:
