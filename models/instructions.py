@@ -47,10 +47,15 @@ _PATTERNS = (
     r"\bcomo (?:ia\b|modelo de lenguaje)|\bmensaje para la ia\b|\bprompt del sistema\b",
     # Chat markup of any model family, and our own delimiters
     r"<\|[^|<>\n]{1,40}\|>|\[/?inst\]|<</?sys>>|</?s>\s|<(?:start|end)_of_turn>|<\s*/?\s*email\s*>",
+)
+# These count at the beginning of a line only.
+_LINE_PATTERNS = (
     r"^\s*#{1,4}\s*(?:instructions?|system|assistant|response|new task)\s*:?\s*$",
     r"^[ \t]*(?:system|assistant)[ \t]*:[ \t]*\S",
 )
-_FINDER = re.compile("|".join(f"(?:{pattern})" for pattern in _PATTERNS), re.IGNORECASE | re.MULTILINE)
+# The text is lower-cased once: matching without regard to case takes twice as long.
+_FINDER = re.compile("|".join(f"(?:{pattern})" for pattern in _PATTERNS))
+_LINE_FINDER = re.compile("|".join(f"(?:{pattern})" for pattern in _LINE_PATTERNS), re.MULTILINE)
 # Letters set apart: "i g n o r e   a l l". Five at least, or initials would be joined.
 _SPACED = re.compile(r"(?<!\w)(?:\w[ .\-_]){4,40}\w(?!\w)")
 
@@ -59,8 +64,10 @@ def addresses_assistant(text: str) -> bool:
     """Whether `text` contains text addressed to an assistant: orders to a model, or chat markup."""
     if len(text) > MAX_CHARS:
         text = text[: MAX_CHARS // 2] + "\n" + text[-MAX_CHARS // 2 :]
-    text = unicodedata.normalize("NFKC", visible(text))
+    text = unicodedata.normalize("NFKC", visible(text)).lower()
     # Lines are wrapped anywhere: an order may run over two of them.
     unwrapped = re.sub(r"[ \t]{1,8}", " ", re.sub(r"(?<=\w)\n(?=\w)", " ", text))
     joined = _SPACED.sub(lambda match: re.sub(r"[ .\-_]", "", match[0]), unwrapped)
-    return any(_FINDER.search(version) for version in {text, unwrapped, joined})
+    if _LINE_FINDER.search(text) or _FINDER.search(unwrapped):
+        return True
+    return joined != unwrapped and _FINDER.search(joined) is not None

@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 # More text makes the answer no better.
-MAX_CHARS = 4000
+MAX_CHARS = 1000
 # Fewer letters tell nothing: "ok", an order number, an address.
 MIN_LETTERS = 8
 MIN_CONFIDENCE = 0.3

@@ -24,11 +24,16 @@ _GREETING = re.compile(
 WRAPPED_CHARS = 45
 
 
+_ASCII_HIDDEN = {code: None for code in (*range(32), 127) if code != 10}
+
+
 def visible(text: str) -> str:
     """`text` without control, bidi, zero-width and tag characters; line breaks are kept as \\n."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
-    kept = (c for c in text.replace("\t", " ") if c == "\n" or not _is_hidden(c))
-    return "".join(kept)
+    text = text.replace("\t", " ")
+    if text.isascii():
+        return text.translate(_ASCII_HIDDEN)  # most mail, and ten times as fast
+    return "".join(char for char in text if char == "\n" or not _is_hidden(char))
 
 
 def _is_hidden(char: str) -> bool:
