@@ -55,7 +55,7 @@ def test_it_stops_with_clients_still_connected_and_leaves_no_thread() -> None:
     server.stop()
     server.stop()
     client.shutdown()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # one of an earlier test may have ended meanwhile
 
 
 def test_it_starts_again_on_the_same_port() -> None:
