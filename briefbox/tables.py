@@ -283,7 +283,7 @@ class Email(SQLModel, table=True):
     __tablename__ = "emails"
     __table_args__ = (
         UniqueConstraint("mailbox_id", "sha256"),
-        Index("ix_emails_work", "work_state", "not_before", "received_at"),
+        Index("ix_emails_ready", "work_state", "received_at", "id"),  # claims read in this order
     )
     id: int = Field(default=None, primary_key=True)
     mailbox_id: int = _reference("mailboxes.id", index=False)

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session, and_, col, func, or_, select, update
+from sqlmodel import Session, col, func, select, update
 
 from briefbox.db import now
 from briefbox.schemas import Brief as BriefValue
@@ -52,17 +52,19 @@ def claim(
     `written_in` is the ISO 639-1 code of the language of their briefs; "" is each email's own.
     """
     moment = now(session)
-    ready = or_(
-        and_(col(Email.work_state) == WorkState.WAITING, col(Email.not_before) <= moment),
-        and_(col(Email.work_state) == WorkState.RUNNING, col(Email.lease_until) < moment),
-    )
-    query = (
-        select(Email)
-        .where(ready, col(Email.attempts) < max_attempts)
-        .order_by(col(Email.received_at), col(Email.id))
-    )
-    query = query.with_for_update(skip_locked=True)  # PostgreSQL; SQLite holds the write lock since BEGIN
-    rows = list(session.exec(query.limit(limit)))
+    # Two queries, because each can read its rows in the index's order; one with OR sorts all that wait.
+    waiting = col(Email.work_state) == WorkState.WAITING, col(Email.not_before) <= moment
+    lapsed = col(Email.work_state) == WorkState.RUNNING, col(Email.lease_until) < moment
+    rows: list[Email] = []
+    for ready in (waiting, lapsed):
+        query = (
+            select(Email)
+            .where(*ready, col(Email.attempts) < max_attempts)
+            .order_by(col(Email.received_at), col(Email.id))
+            .with_for_update(skip_locked=True)  # PostgreSQL; SQLite holds the write lock since BEGIN
+        )
+        rows += session.exec(query.limit(limit))
+    rows = sorted(rows, key=lambda row: (row.received_at, row.id))[:limit]
     if not rows:
         return None
     rows = rows[:1] if rows[0].attempts else [row for row in rows if not row.attempts]

@@ -41,6 +41,9 @@ def upgrade() -> None:
         table.create_index(op.f("ix_briefs_created_at"), ["created_at"], unique=False)
     with op.batch_alter_table("emails") as table:
         table.add_column(sa.Column("instructions_found", sa.Boolean(), nullable=False, server_default=no))
+        # Claims read in this order. With the old index beside it SQLite takes that one, and sorts all that wait.
+        table.drop_index("ix_emails_work")
+        table.create_index("ix_emails_ready", ["work_state", "received_at", "id"], unique=False)
     with op.batch_alter_table("mailboxes") as table:
         table.add_column(sa.Column("adapter", sa.String(), nullable=False, server_default=empty))
 
@@ -63,6 +66,8 @@ def downgrade() -> None:
         ):
             table.drop_column(name)
     with op.batch_alter_table("emails") as table:
+        table.drop_index("ix_emails_ready")
+        table.create_index("ix_emails_work", ["work_state", "not_before", "received_at"], unique=False)
         table.drop_column("instructions_found")
     with op.batch_alter_table("mailboxes") as table:
         table.drop_column("adapter")
