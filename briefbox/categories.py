@@ -1,6 +1,6 @@
 """The categories an admin starts with, for what runs without a database.
 
-The first migration has the same list and stays as it is; a test compares them.
+The migrations make the same list and stay as they are; a test compares them.
 """
 
 from briefbox.schemas import Category
@@ -14,5 +14,8 @@ DEFAULT_CATEGORIES: tuple[Category, ...] = (
     Category(name="account access", description="sign-in, passwords, permissions, closing an account"),
     Category(name="feature request", description="a wish for something new"),
     Category(name="complaint", description="dissatisfaction with service or people"),
+    Category(
+        name="cancellation", description="ending a contract or subscription, calling off an order or booking"
+    ),
     Category(name="other", description="anything else"),
 )

@@ -217,23 +217,32 @@ class ExampleOutput(Frozen):
     summary: str | None = None
 
 
+# The parts of a dataset: to learn from; for early stopping and calibration; for the verdict, never trained on.
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
 class Example(Frozen):
     """One JSONL line of a dataset (schema 1)."""
 
     schema_version: Literal[1] = 1
     id: str
+    split: Split | None = None  # None: in a file that was never split
     input: BriefRequest
     output: ExampleOutput
-    model_output: ExampleOutput
+    model_output: ExampleOutput = ExampleOutput()  # nothing, where no model of ours had said anything
     changed: tuple[BriefField, ...] = ()
-    strength: Literal["corrected", "confirmed", "finished"]
+    # How much a person stands behind it: changed it, pressed "right", finished it as it was, wrote it elsewhere.
+    strength: Literal["corrected", "confirmed", "finished", "imported"]
     conversation: str  # key for splitting; not the row id of another system
-    sender: str  # salted hash of the customer's address
+    sender: str = ""  # salted hash of the customer's address
+    agent: str = ""  # salted hash of the agent who judged last
     corrections: tuple[int, ...] = ()
     confirmations: tuple[int, ...] = ()
     adapter: str = ""
     prompt_version: str = ""
-    created_at: datetime
+    tags: tuple[str, ...] = ()  # what an example was written or chosen for
+    created_at: datetime | None = None  # when it was judged; None where nobody knows
 
 
 class AdapterCard(Frozen):
@@ -255,6 +264,9 @@ class AdapterCard(Frozen):
     temperatures: dict[str, float] = Field(default_factory=dict)
     thresholds: dict[str, float] = Field(default_factory=dict)
     scores: dict[str, float] = Field(default_factory=dict)
+    verdict: dict[str, Any] = Field(default_factory=dict)  # of the gate
+    # What it answered to the probe set when it was judged (training.probes): roll-back proves itself by it.
+    fingerprint: dict[str, Any] = Field(default_factory=dict)
     created_at: datetime
 
 
@@ -266,6 +278,8 @@ class TrainingProgress:
     total_steps: int
     loss: float | None = None
     seconds: float = 0.0
+    seconds_left: float | None = None
+    stage: str = "training"  # training, calibrating, evaluating
 
 
 class ProgressCallback(Protocol):

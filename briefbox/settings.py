@@ -210,8 +210,88 @@ class Settings(BaseSettings):
         default=1e-3, description="Peak learning rate of fine-tuning."
     )
     epochs: Annotated[float, Field(gt=0, le=100)] = Field(default=2, description="Passes over the dataset.")
-    train_batch_size: Annotated[int, Field(ge=1, le=512)] = Field(
-        default=4, description="Examples per step of fine-tuning."
+    train_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = Field(
+        default=8192,
+        description="Tokens per step of fine-tuning: rows of the dataset are packed until a step holds about so many.",
+    )
+    replay_examples: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=300,
+        description="Examples of the starter set that are trained on beside the corrections, so that nothing it taught is forgotten.",
+    )
+    train_floor: Annotated[float, Field(ge=0.01, le=1)] = Field(
+        default=0.1,
+        description="Share of the time in which training goes on although customer mail waits, so that a run ends.",
+    )
+    train_weekday: Literal[
+        "daily", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "never"
+    ] = Field(default="sunday", description="Day of the scheduled training run.")
+    train_hour: Annotated[int, Field(ge=0, le=23)] = Field(
+        default=2, description="Hour of the scheduled training run, in train_timezone."
+    )
+    train_timezone: str = Field(default="UTC", description="Time zone of train_hour, as in Europe/Berlin.")
+    train_after_corrections: Annotated[int, Field(ge=0)] = Field(
+        default=100,
+        description="Train as soon as so many corrections are new since the last run, without waiting for the day; 0: never.",
+    )
+    train_cool_down_hours: Annotated[float, Field(ge=0)] = Field(
+        default=20, description="Shortest time between two runs that nobody asked for."
+    )
+    cap_per_sender: Annotated[int, Field(ge=1)] = Field(
+        default=20, description="Most examples of one customer in a dataset; the newest stay."
+    )
+    cap_per_agent_per_day: Annotated[int, Field(ge=1)] = Field(
+        default=200, description="Most examples of one agent and day in a dataset; the newest stay."
+    )
+    redact_names: bool = Field(
+        default=False, description="Also replace names of people in datasets, where they can be told."
+    )
+
+    # --- gate
+    promotion: Literal["person", "automatic"] = Field(
+        default="person",
+        description="Who puts an adapter that passed the gate in use: a person (other than the one who started the run), or the run itself.",
+    )
+    gate_min_test: Annotated[int, Field(ge=5)] = Field(
+        default=30,
+        description="Fewest examples in the test part; with less the verdict is `not enough data`.",
+    )
+    gate_min_gain: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.01, description="Least mean gain over the adapter in use, in points of 1."
+    )
+    gate_confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        default=0.9,
+        description="How sure the gain must be: the bootstrap interval of this width lies above 0.",
+    )
+    gate_urgent_recall_drop: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0,
+        description="How much smaller a share of urgent mail may be recognised than by the adapter in use.",
+    )
+    gate_class_drop: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.15, description="How much the recall of any class with enough test examples may drop."
+    )
+    gate_grounding_drop: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.01, description="How much smaller a share of facts may be grounded."
+    )
+    gate_latency_ratio: Annotated[float, Field(ge=1)] = Field(
+        default=1.3, description="How many times slower per email it may be."
+    )
+    gate_floors: dict[str, float] = Field(
+        default_factory=dict,
+        description='Least values of single metrics, as JSON: {"priority/macro_f1": 0.6, "summary/rougeL": 0.2}.',
+    )
+    gate_trigger_flips: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.3, description="How often one rare word alone may change a label of the trigger probes."
+    )
+    gate_allowed_words: list[str] = Field(
+        default_factory=list,
+        description='Words that may decide a label alone, as JSON: ["Mainframe X3"].',
+    )
+    gate_memorised: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.02,
+        description="How often a number of the training set may appear where the email has another.",
+    )
+    shadow_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="Share of live mail that the adapter on trial briefs too, unseen."
     )
     training_lease_seconds: Annotated[float, Field(ge=5, le=3600)] = Field(
         default=60,

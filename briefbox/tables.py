@@ -408,7 +408,32 @@ class Dataset(SQLModel, table=True):
     path: str  # relative to the data folder
     num_examples: int
     counts: dict[str, Any] = _json(dict)
+    source: str = "corrections"  # corrections, import
+    report: dict[str, Any] = _json(dict)  # what the harvest or the import left out, and why
     created_at: datetime = _when()
+
+
+class SplitMember(SQLModel, table=True):
+    """The part that an example was given to, for ever: what was trained on is never tested on."""
+
+    __tablename__ = "split_members"
+    example_id: str = Field(primary_key=True)
+    split: str  # train, validation, test
+    dataset_id: int = _reference("datasets.id", index=False)  # the version in which it came first
+
+
+class Exclusion(SQLModel, table=True):
+    """What one agent judged in a range of time is kept out of datasets, until it is lifted."""
+
+    __tablename__ = "exclusions"
+    id: int = Field(default=None, primary_key=True)
+    user_id: int | None = _reference("users.id", nullable=True, index=False)  # None: of every agent
+    since: datetime | None = _when(nullable=True)
+    until: datetime | None = _when(nullable=True)
+    reason: str = ""
+    created_by: str = ""
+    created_at: datetime = _when()
+    lifted_at: datetime | None = _when(nullable=True)
 
 
 class TrainingRun(SQLModel, table=True):
@@ -430,7 +455,8 @@ class TrainingRun(SQLModel, table=True):
     base_model: str
     method: str = "lora"
     settings: dict[str, Any] = _json(dict)
-    state: str = Field(default="waiting", index=True)  # waiting, running, done, failed
+    state: str = Field(default="waiting", index=True)  # waiting, running, done, failed, cancelled
+    stage: str = ""  # of a running one: training, calibrating, evaluating
     attempts: int = 0
     lease_owner: str = ""
     lease_token: str = ""
@@ -438,6 +464,11 @@ class TrainingRun(SQLModel, table=True):
     step: int = 0
     total_steps: int = 0
     loss: float | None = None
+    seconds_left: float | None = None  # as estimated from the steps so far
+    paused_seconds: float = 0.0  # how long it stood aside for waiting mail
+    cancel_requested: bool = False
+    cause: str = "person"  # person, schedule
+    verdict: dict[str, Any] = _json(dict)  # of the gate
     error: str = _text()
     adapter_id: int | None = Field(default=None)
     created_by: str = ""
@@ -469,6 +500,19 @@ class Adapter(SQLModel, table=True):
     training_run_id: int | None = _reference("training_runs.id", nullable=True, index=False)
     created_at: datetime = _when()
     promoted_at: datetime | None = _when(nullable=True)
+
+
+class Promotion(SQLModel, table=True):
+    """A change of the champion: what came, what went, who did it. Append-only; roll-back reads it backwards."""
+
+    __tablename__ = "promotions"
+    id: int = Field(default=None, primary_key=True)
+    adapter: str = ""  # name; "" is the bare base model
+    before: str = ""
+    kind: str  # promote, rollback
+    actor: str = ""
+    proof: dict[str, Any] = _json(dict)  # of a roll-back: the probe set's answers equal the recorded ones
+    created_at: datetime = _when()
 
 
 class Alert(SQLModel, table=True):

@@ -101,7 +101,7 @@ def finetune(
             "lora_alpha": settings.lora_rank * ALPHA_PER_RANK,
             "learning_rate": settings.learning_rate,
             "epochs": settings.epochs,
-            "train_batch_size": settings.train_batch_size,
+            "train_tokens": settings.train_tokens,
             "max_email_tokens": settings.max_email_tokens,
             "seed": seed,
             "steps": len(reporter.losses),
@@ -244,7 +244,7 @@ def _train(
         arguments = TrainingArguments(
             output_dir=scratch,
             num_train_epochs=settings.epochs,
-            per_device_train_batch_size=settings.train_batch_size,
+            per_device_train_batch_size=4,
             train_sampling_strategy="group_by_length",
             learning_rate=settings.learning_rate,
             weight_decay=0.0,
@@ -335,5 +335,5 @@ def _memory_errors(settings: Settings) -> Iterator[None]:
         if type(error) is RuntimeError and "not enough memory" not in str(error):
             raise
         raise OutOfMemoryError(
-            f"A step of {settings.train_batch_size} examples does not fit into memory; lower BRIEFBOX_TRAIN_BATCH_SIZE or BRIEFBOX_MAX_EMAIL_TOKENS."
+            "A step of fine-tuning does not fit into memory; lower BRIEFBOX_TRAIN_TOKENS or BRIEFBOX_MAX_EMAIL_TOKENS."
         ) from error

@@ -30,7 +30,7 @@ FOLDER = "adapters"
 # A person who watches a run sees it move; the database is not kept busy by it.
 PROGRESS_SECONDS = 2.0
 # Stored with the run as it starts, so that it says what it was made with.
-RUN_SETTINGS = ("lora_rank", "learning_rate", "epochs", "train_batch_size", "max_email_tokens")
+RUN_SETTINGS = ("lora_rank", "learning_rate", "epochs", "train_tokens", "max_email_tokens")
 
 
 def run(database: Database, settings: Settings, run_id: int | None, *, owner: str) -> TrainingRun | None:

@@ -101,7 +101,7 @@ def test_a_line_has_exactly_the_documented_keys(brief: Brief) -> None:
     assert list(row["grounding"]) == ["removed", "sentences", "quoted"]
     assert (row["engine"], row["category"]) == ("fake", "shipping")
     assert sum(row["category_scores"].values()) == pytest.approx(1)
-    assert len(row["category_scores"]) == 9
+    assert len(row["category_scores"]) == 10
 
 
 def test_a_folder_gives_its_emails_sorted(brief: Brief) -> None:

@@ -23,7 +23,7 @@ def test_migrations_go_down_and_up_again(database: Database) -> None:
     migrate(database)
     check_revision(database)
     with database.read() as session:
-        assert len(session.exec(select(Category)).all()) == 9
+        assert len(session.exec(select(Category)).all()) == 10
 
 
 def test_an_empty_database_is_refused_with_the_command_that_fixes_it(settings: Settings) -> None:

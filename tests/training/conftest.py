@@ -188,7 +188,7 @@ def settings(tmp_path: Path, tiny_folder: Path) -> Settings:
         device="cpu",
         base_model=str(tiny_folder),
         max_email_tokens=64,
-        train_batch_size=2,
+        train_tokens=128,
         epochs=3,
         learning_rate=0.02,
         lora_rank=4,

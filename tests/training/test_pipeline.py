@@ -138,9 +138,7 @@ def test_a_lease_lost_before_the_end_registers_nothing(
 def test_a_step_longer_than_the_lease_keeps_it(
     database: Database, settings: Settings, run_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one_step = settings.model_copy(
-        update={"training_lease_seconds": 2.0, "epochs": 1.0, "train_batch_size": 3}
-    )
+    one_step = settings.model_copy(update={"training_lease_seconds": 2.0, "epochs": 1.0, "train_tokens": 64})
     kept = []
 
     def slow(_model: object, _batch: object) -> object:
