@@ -80,7 +80,7 @@ def _train(
     """The run's adapter, written into the work folder."""
     # Imported here: torch takes seconds, and a second delivery should return at once.
     from models.base import resolve_base_model
-    from training.finetune import finetune
+    from training.finetune import Data, finetune
 
     with database.read() as session:
         dataset = session.get_one(Dataset, training_run.dataset_id)
@@ -93,14 +93,12 @@ def _train(
     lease.write(settings={key: getattr(settings, key) for key in RUN_SETTINGS})
     name = f"{training_run.method}-run{training_run.id:04}"
     return finetune(
-        examples,
+        Data(examples, (), dataset.name, dataset.content_hash),
         base,
         settings,
         folder / name,
         on_progress=lease.on_progress,
         name=name,
-        dataset_name=dataset.name,
-        dataset_hash=dataset.content_hash,
         method=training_run.method,
     )
 

@@ -182,13 +182,13 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_folder: Path) -> Settings:
-    """Training on the tiny model: 6 steps for 4 examples."""
+    """Training on the tiny model: 6 steps for 4 examples, two in a pack."""
     return load_settings(
         data_dir=tmp_path / "data",
         device="cpu",
         base_model=str(tiny_folder),
         max_email_tokens=64,
-        train_tokens=128,
+        train_tokens=340,
         epochs=3,
         learning_rate=0.02,
         lora_rank=4,
