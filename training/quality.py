@@ -166,7 +166,8 @@ def _neighbours(examples: Sequence[Example]) -> list[list[int]]:
 
     words = [_words(f"{e.input.subject} {e.input.text}") for e in examples]
     seen_in = Counter(word for found in words for word in set(found))
-    columns = {word: at for at, (word, n) in enumerate(seen_in.items()) if 1 < n <= len(examples) / 2}
+    useful = [word for word, number in seen_in.items() if 1 < number <= len(examples) / 2]
+    columns = {word: at for at, word in enumerate(useful)}
     matrix = np.zeros((len(examples), max(1, len(columns))), dtype=np.float32)
     for row, found in enumerate(words):
         for word, count in Counter(found).items():
