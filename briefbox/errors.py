@@ -122,3 +122,7 @@ class NotFoundError(BriefboxError):
 
 class TrainingError(BriefboxError):
     """A training run cannot be made from what is there."""
+
+
+class TrainingCancelledError(TrainingError):
+    """Somebody cancelled the training run."""

@@ -13,7 +13,7 @@ from briefbox.settings import Settings
 from training.rows import Row
 
 # On a machine that also serves mail, training takes at most this; and half of what is free in any case.
-CPU_BUDGET = 2_600_000_000
+CPU_BUDGET = 2_400_000_000
 FREE_SHARE = 0.5
 # Forward and backward of a frozen base are about equal; computing activations again is one forward more.
 COST, COST_CHECKPOINTING = 2.0, 3.0

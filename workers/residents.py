@@ -17,7 +17,7 @@ from briefbox.db import Database
 from briefbox.errors import AdapterError, BriefboxError, DatabaseError, ServerAwayError
 from briefbox.schemas import BriefRequest, Category
 from briefbox.settings import Settings
-from briefbox.store import alerts, mailboxes, training
+from briefbox.store import adapters, alerts, mailboxes
 from briefbox.tables import Adapter
 from models.engine import Engine
 
@@ -54,7 +54,7 @@ class Residents:
     def look(self, names: Iterable[str] = ()) -> None:
         """Read what the database says now about the champion, the shadow and the adapters of these names."""
         with self.database.read() as session:
-            rows = training.named(session, {name for name in names if name})
+            rows = adapters.named(session, {name for name in names if name})
         self._rows = {row.name: row for row in rows}
         self._champion_row = next((row for row in rows if row.state == "champion"), None)
         self._shadow_row = next((row for row in rows if row.state == "shadow"), None)
@@ -100,7 +100,7 @@ class Residents:
         open_ = [a.key for a in alerts.open_alerts(session) if a.key.startswith(_ALERT)]
         if not open_ and not self._refused:
             return
-        wanted = {row.name for row in training.named(session, ())}
+        wanted = {row.name for row in adapters.named(session, ())}
         wanted |= {mailbox.adapter for mailbox in mailboxes.all_of(session)}
         for key in open_:
             if key.removeprefix(_ALERT) not in wanted:

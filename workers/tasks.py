@@ -33,10 +33,17 @@ def register_brief_tasks(app: Celery, worker: BriefWorker) -> None:
 def register_training_tasks(
     app: Celery, database: Database, settings: Settings, process: ProcessName
 ) -> None:
-    """`briefbox.train`: the run of this id, or with 0 any that waits."""
+    """`briefbox.train`: the run of this id, or with 0 one that the schedule asks for, or any that waits."""
     from training import pipeline
+    from training.scheduled import Schedule
+    from training.yielding import be_nice
+
+    be_nice()
+    schedule = Schedule(database, settings)
 
     def train(run_id: int) -> None:
+        if not run_id:
+            _told(schedule.start_if_due)
         _told(lambda: pipeline.run(database, settings, run_id or None, owner=process.name))
 
     app.task(train, name=TASK_TRAIN)

@@ -1,6 +1,5 @@
-"""What the learning loop keeps in the database: dataset versions, training runs under a lease, adapters."""
+"""What the learning loop keeps in the database: dataset versions, and training runs under a lease."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,7 +17,6 @@ from briefbox.tables import (
     Conversation,
     Correction,
     Dataset,
-    Mailbox,
     TrainingRun,
 )
 
@@ -125,6 +123,17 @@ def add_run(session: Session, run: TrainingRun, *, actor: str) -> TrainingRun:
     return run
 
 
+def was_trained(session: Session, dataset_id: int, method: str = "lora") -> bool:
+    """Whether a run on this dataset is under way or came to its end."""
+    states = ("waiting", "running", "done")
+    query = select(TrainingRun.id).where(
+        TrainingRun.dataset_id == dataset_id,
+        TrainingRun.method == method,
+        col(TrainingRun.state).in_(states),
+    )
+    return session.exec(query).first() is not None
+
+
 def get_run(session: Session, run_id: int) -> TrainingRun:
     """Raises NotFoundError."""
     run = session.get(TrainingRun, run_id)
@@ -180,34 +189,64 @@ def progress(session: Session, run_id: int, token: str, *, seconds: float, **val
     _write(session, run_id, token, lease_until=now(session) + timedelta(seconds=seconds), **values)
 
 
-def finish_run(session: Session, run_id: int, token: str, adapter: Adapter) -> Adapter:
-    """Register the candidate and end the run, in one transaction. Raises LeaseLostError."""
-    adapter.created_at, adapter.training_run_id = now(session), run_id
-    session.add(adapter)
-    session.flush()
+def finish_run(
+    session: Session, run_id: int, token: str, adapter: Adapter | None, *, verdict: dict[str, Any]
+) -> None:
+    """Register what was made (None: a whole model, which is no adapter) and end the run, in one transaction.
+
+    Raises LeaseLostError.
+    """
+    if adapter is not None:
+        adapter.created_at, adapter.training_run_id = now(session), run_id
+        session.add(adapter)
+        session.flush()
     _write(
         session,
         run_id,
         token,
         state="done",
-        adapter_id=adapter.id,
+        stage="",
+        adapter_id=adapter.id if adapter is not None else None,
+        verdict=verdict,
+        seconds_left=None,
         finished_at=now(session),
         lease_token="",
         lease_until=None,
     )
     audit_log.record(
-        session, "training", "candidate made", adapter.name, run=run_id, sha256=adapter.weights_sha256
+        session,
+        "training",
+        "training run ended",
+        str(run_id),
+        adapter=adapter.name if adapter is not None else "",
+        sha256=adapter.weights_sha256 if adapter is not None else "",
+        decision=verdict.get("decision", ""),
+        rule=verdict.get("rule", ""),
     )
-    return adapter
 
 
-def fail_run(session: Session, run_id: int, token: str, reason: str) -> None:
+def cancel_run(session: Session, run_id: int, *, actor: str) -> TrainingRun:
+    """End a waiting run, or ask a running one to stop after its step. Raises NotFoundError, ConflictError."""
+    run = get_run(session, run_id)
+    if run.state not in ("waiting", "running"):
+        raise ConflictError(f"Training run {run_id} is {run.state} already; there is nothing to cancel.")
+    if run.state == "waiting":
+        run.state, run.error, run.finished_at = "cancelled", "cancelled before it began", now(session)
+    run.cancel_requested = True
+    session.add(run)
+    audit_log.record(session, actor, "training cancelled", str(run_id))
+    return run
+
+
+def fail_run(session: Session, run_id: int, token: str, reason: str, *, state: str = "failed") -> None:
     """End the run with its reason. Raises LeaseLostError."""
     _write(
         session,
         run_id,
         token,
-        state="failed",
+        state=state,
+        stage="",
+        seconds_left=None,
         error=reason,
         finished_at=now(session),
         lease_token="",
@@ -223,95 +262,3 @@ def _write(session: Session, run_id: int, token: str, **values: Any) -> None:
     )
     if not session.exec(update(TrainingRun).where(*mine).values(**values)).rowcount:
         raise LeaseLostError(f"Another process has taken over training run {run_id}; this one wrote nothing.")
-
-
-# --- adapters
-
-
-def adapters(session: Session) -> list[Adapter]:
-    """Every adapter, newest first."""
-    return list(session.exec(select(Adapter).order_by(col(Adapter.id).desc())))
-
-
-def get_adapter(session: Session, name: str) -> Adapter:
-    """Raises NotFoundError, which lists the names there are."""
-    adapter = session.exec(select(Adapter).where(Adapter.name == name)).first()
-    if adapter is None:
-        names = ", ".join(a.name for a in adapters(session)) or "none yet; make one with: briefbox train"
-        raise NotFoundError(f"There is no adapter named {name}. Adapters: {names}.")
-    return adapter
-
-
-def champion(session: Session) -> Adapter | None:
-    """The adapter in use; None means the bare base model."""
-    return session.exec(select(Adapter).where(Adapter.state == "champion")).first()
-
-
-def named(session: Session, names: Iterable[str]) -> list[Adapter]:
-    """The champion, the shadow, and the adapters of these names, newest first."""
-    wanted = or_(col(Adapter.state).in_(("champion", "shadow")), col(Adapter.name).in_(list(names)))
-    return list(session.exec(select(Adapter).where(wanted).order_by(col(Adapter.id).desc())))
-
-
-def shadow(session: Session, name: str | None, *, actor: str) -> Adapter | None:
-    """Let an adapter brief live mail unseen, in place of the one that does so now; None ends it.
-
-    Raises NotFoundError; ConflictError for the champion and for a rejected adapter.
-    """
-    adapter = get_adapter(session, name) if name is not None else None
-    if adapter is not None and adapter.state in ("champion", "rejected"):
-        why = "is in use already" if adapter.state == "champion" else "was rejected"
-        raise ConflictError(
-            f"The adapter {name} {why} and cannot run as a shadow. Choose another of: briefbox adapters list"
-        )
-    for before in session.exec(select(Adapter).where(Adapter.state == "shadow")):
-        before.state = "candidate"
-        session.add(before)
-    if adapter is not None:
-        adapter.state = "shadow"
-        session.add(adapter)
-    session.flush()
-    audit_log.record(session, actor, "adapter in shadow" if adapter else "shadow ended", name or "")
-    return adapter
-
-
-def assign(session: Session, mailbox: Mailbox, name: str | None, *, actor: str) -> None:
-    """Give a mailbox's mail an adapter of its own, or the champion again (None).
-
-    Raises NotFoundError; ConflictError for a rejected adapter.
-    """
-    if name is not None and get_adapter(session, name).state == "rejected":
-        raise ConflictError(
-            f"The adapter {name} was rejected and is not put in use. Choose another of: briefbox adapters list"
-        )
-    mailbox.adapter = name or ""
-    session.add(mailbox)
-    audit_log.record(session, actor, "adapter assigned", mailbox.name, adapter=mailbox.adapter)
-
-
-def promote(session: Session, name: str, *, actor: str) -> Adapter:
-    """Put an adapter in use. The one before it is kept as retired. Raises NotFoundError, ConflictError."""
-    adapter = get_adapter(session, name)
-    if adapter.state == "rejected":
-        raise ConflictError(
-            f"The adapter {name} was rejected and is not put in use. Choose another of: briefbox adapters list"
-        )
-    before = champion(session)
-    if before is not None and before.id == adapter.id:
-        return adapter
-    if before is not None:
-        before.state = "retired"
-        session.add(before)
-        session.flush()  # at most one champion at any moment: the unique index would refuse the other order
-    adapter.state, adapter.promoted_at = "champion", now(session)
-    session.add(adapter)
-    session.flush()
-    audit_log.record(
-        session,
-        actor,
-        "adapter promoted",
-        name,
-        before=before.name if before else "",
-        sha256=adapter.weights_sha256,
-    )
-    return adapter

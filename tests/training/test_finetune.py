@@ -288,4 +288,3 @@ def test_every_step_has_a_learning_rate(total: int) -> None:
     assert max(shares) == 1
     assert min(shares) > 0
     assert shares[-1] < 0.5 or total == 1 or total == 2
-

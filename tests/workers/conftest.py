@@ -9,7 +9,7 @@ from sqlmodel import select
 from briefbox.db import Database
 from briefbox.schemas import AdapterCard
 from briefbox.settings import Settings
-from briefbox.store import processes, training
+from briefbox.store import adapters, processes, training
 from briefbox.tables import Adapter, Brief
 from models.engine import FakeEngine
 from models.prompt import PROMPT_VERSION
@@ -54,7 +54,7 @@ def make_adapter(database: Database, settings: Settings) -> MakeAdapter:
 
     def retire_champion() -> None:
         with database.write() as session:
-            if (before := training.champion(session)) is not None:
+            if (before := adapters.champion(session)) is not None:
                 before.state = "retired"
 
     return make

@@ -13,7 +13,7 @@ from briefbox.errors import AdapterError, ModelError
 from briefbox.schemas import Brief as BriefValue
 from briefbox.schemas import BriefRequest
 from briefbox.settings import Settings
-from briefbox.store import accounting, alerts, mailboxes, processes, training
+from briefbox.store import accounting, adapters, alerts, mailboxes, processes
 from briefbox.tables import Adapter, Conversation, Email, Mailbox
 from models.engine import FakeEngine
 from tests.conftest import arrival, commit, make_email
@@ -39,12 +39,12 @@ def open_alerts(database: Database) -> dict[str, str]:
 
 def promote(database: Database, name: str) -> None:
     with database.write() as session:
-        training.promote(session, name, actor="test")
+        adapters.promote(session, name, actor="test")
 
 
 def assign(database: Database, mailbox: str, name: str | None) -> None:
     with database.write() as session:
-        training.assign(session, mailboxes.get(session, mailbox), name, actor="test")
+        adapters.assign(session, mailboxes.get(session, mailbox), name, actor="test")
 
 
 @pytest.fixture
@@ -372,7 +372,7 @@ def test_a_shadow_that_is_promoted_or_ended_stops_at_once(
     deliver(make_email(1))
     assert worker.step() == 1
     with database.write() as session:
-        training.shadow(session, None, actor="test")
+        adapters.shadow(session, None, actor="test")
     worker.drain()
     assert briefs(database, shadow=True) == []
 
@@ -385,4 +385,4 @@ def test_promotion_retires_the_one_before(database: Database, make_adapter: Make
         make_adapter(name)
         promote(database, name)
     with database.read() as session:
-        assert {a.name: a.state for a in training.adapters(session)} == {"one": "retired", "two": "champion"}
+        assert {a.name: a.state for a in adapters.all_of(session)} == {"one": "retired", "two": "champion"}

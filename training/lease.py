@@ -1,0 +1,88 @@
+"""The lease of one attempt at a training run: kept by a thread, because one step may take longer than it.
+
+The same thread writes the progress that people watch, and hears when somebody cancels.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import Any
+
+from briefbox.db import Database
+from briefbox.errors import BriefboxError, LeaseLostError, TrainingCancelledError
+from briefbox.schemas import TrainingProgress
+from briefbox.store import training as store
+
+log = logging.getLogger(__name__)
+
+# A person who watches a run sees it move; the database is not kept busy by it.
+PROGRESS_SECONDS = 2.0
+
+
+class Lease:
+    """Renewed in a thread inside `kept`; `on_progress` and `check` raise when the run must stop."""
+
+    def __init__(self, database: Database, run_id: int, token: str, *, seconds: float) -> None:
+        self.run_id, self.token, self.seconds = run_id, token, seconds
+        self.paused_seconds = 0.0  # how long training stood aside, for people
+        self._database = database
+        self._progress = TrainingProgress(0, 0)
+        self._lost, self._cancelled = Event(), Event()
+
+    def on_progress(self, progress: TrainingProgress, /) -> None:
+        """See ProgressCallback. Raises LeaseLostError, TrainingCancelledError."""
+        self.check()
+        self._progress = progress
+
+    def check(self) -> None:
+        """Raises LeaseLostError when the thread has found that the lease is gone, TrainingCancelledError."""
+        if self._lost.is_set():
+            raise LeaseLostError(
+                f"Another process has taken over training run {self.run_id}; this one stopped."
+            )
+        if self._cancelled.is_set():
+            raise TrainingCancelledError(f"Training run {self.run_id} was cancelled.")
+
+    def values(self) -> dict[str, Any]:
+        """The progress as columns of the run."""
+        progress = self._progress
+        values: dict[str, Any] = {"stage": progress.stage, "paused_seconds": round(self.paused_seconds, 1)}
+        if progress.total_steps:
+            values |= {
+                "step": progress.step,
+                "total_steps": progress.total_steps,
+                "loss": progress.loss,
+                "seconds_left": progress.seconds_left,
+            }
+        return values
+
+    def write(self, **values: Any) -> None:
+        """Write progress (and `values`) and prolong the lease. Raises LeaseLostError."""
+        with self._database.write() as session:
+            store.progress(session, self.run_id, self.token, seconds=self.seconds, **self.values(), **values)
+            if store.get_run(session, self.run_id).cancel_requested:
+                self._cancelled.set()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Renew the lease inside the block."""
+        finished = Event()
+        thread = Thread(target=self._renew, args=(finished,), name="training-lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            thread.join()
+
+    def _renew(self, finished: Event) -> None:
+        while not finished.wait(min(PROGRESS_SECONDS, self.seconds / 4)):
+            try:
+                self.write()
+            except LeaseLostError:
+                # The run's own end looks the same from here: then nobody asks any more.
+                self._lost.set()
+                return
+            except BriefboxError as error:
+                log.warning("the lease of training run %d was not renewed: %s", self.run_id, error)
