@@ -16,9 +16,10 @@ from briefbox.settings import Settings
 from briefbox.store.adapters import champion
 from models.engine import Engine, make_engine
 from models.registry import write_card
-from training import gate, probes
+from training import probes
 from training.calibration import LEAST_LABELS, fit_temperatures
 from training.evaluate import predict
+from training.gate import Rules, decide
 from training.seeds import read_seeds
 
 BATCH = 16
@@ -57,9 +58,9 @@ def judge(
     tell = _teller(on_progress, "evaluating")
     test = [e for e in examples if e.split == "test"]
     before = _load_champion(database, settings, engine)
-    rules = gate.Rules.from_settings(settings)
+    rules = Rules.from_settings(settings)
     learned = [e for e in examples if e.split in ("train", None)]
-    verdict = gate.decide(
+    verdict = decide(
         test,
         predict(candidate, test, name, batch_size=BATCH, on_progress=tell),
         predict(engine, test, before, batch_size=BATCH, on_progress=tell) if before else None,
