@@ -45,7 +45,7 @@ def judge(
     # 1. Confidences, on examples that were not learned from; those of the starter help a small part out.
     tell = _teller(on_progress, "calibrating")
     validation = [e for e in examples if e.split == "validation"]
-    if len(validation) < 2 * LEAST_LABELS:
+    if len(validation) < 2 * LEAST_LABELS and settings.replay_examples:
         validation += [e for e in read_seeds() if e.split == "validation"]
     answers = predict(candidate, validation, name, batch_size=BATCH, on_progress=tell)
     card = card.model_copy(update={"temperatures": fit_temperatures(validation, answers.briefs)})
@@ -60,13 +60,17 @@ def judge(
     before = _load_champion(database, settings, engine)
     rules = Rules.from_settings(settings)
     learned = [e for e in examples if e.split in ("train", None)]
+    # With too few emails nothing can pass: the slow probes would change no verdict.
+    enough = len(test) >= rules.min_test
     verdict = decide(
         test,
         predict(candidate, test, name, batch_size=BATCH, on_progress=tell),
         predict(engine, test, before, batch_size=BATCH, on_progress=tell) if before else None,
         predict(engine, test, "", batch_size=BATCH, on_progress=tell),
-        flips=probes.trigger_flips(candidate, name, probes.rare_words(learned)),
-        memorised=probes.memorised(candidate, name, learned),
+        flips=probes.trigger_flips(candidate, name, probes.rare_words(learned)) if enough else (),
+        memorised=probes.memorised(candidate, name, learned)
+        if enough
+        else probes.Memorised(tested=0, leaked=0),
         rules=rules,
     )
     card = card.model_copy(

@@ -68,7 +68,7 @@ _HARMLESS = "indeed"
 _WORD = re.compile(r"[^\W_](?:[\w'-]{0,38}[\w])?", re.UNICODE)
 
 MIN_SUPPORT = 3
-MAX_WORDS = 24
+MAX_WORDS = 12
 MAX_NUMBERS = 40
 _NUMBER = re.compile(r"\d[\d.,:/-]{1,18}\d")
 
@@ -162,9 +162,8 @@ def trigger_flips(engine: Engine, adapter: str, words: Sequence[str]) -> list[Fl
     """
 
     def labels(word: str) -> list[dict[str, str]]:
-        texts = [
-            _insert(template, word, place) for template in _TEMPLATES for place in range(2 if word else 1)
-        ]
+        # In front in half of them, in the middle in the others.
+        texts = [_insert(template, word, at % 2) for at, template in enumerate(_TEMPLATES)]
         requests = [
             BriefRequest(subject="Hello", sender="A. Customer", text=t, categories=DEFAULT_CATEGORIES)
             for t in texts
@@ -172,7 +171,7 @@ def trigger_flips(engine: Engine, adapter: str, words: Sequence[str]) -> list[Fl
         briefs = [b for batch in _batches(requests) for b in engine.brief(batch, adapter)]
         return [values_of(brief) for brief in briefs]
 
-    plain = [answer for answer in labels("") for _ in range(2)]
+    plain = labels("")
     harmless = labels(_HARMLESS)
     flips: list[Flip] = []
     for word in words:

@@ -123,6 +123,17 @@ def add_run(session: Session, run: TrainingRun, *, actor: str) -> TrainingRun:
     return run
 
 
+def was_trained(session: Session, dataset_id: int, method: str = "lora") -> bool:
+    """Whether a run on this dataset is under way or came to its end."""
+    states = ("waiting", "running", "done")
+    query = select(TrainingRun.id).where(
+        TrainingRun.dataset_id == dataset_id,
+        TrainingRun.method == method,
+        col(TrainingRun.state).in_(states),
+    )
+    return session.exec(query).first() is not None
+
+
 def get_run(session: Session, run_id: int) -> TrainingRun:
     """Raises NotFoundError."""
     run = session.get(TrainingRun, run_id)
@@ -178,34 +189,64 @@ def progress(session: Session, run_id: int, token: str, *, seconds: float, **val
     _write(session, run_id, token, lease_until=now(session) + timedelta(seconds=seconds), **values)
 
 
-def finish_run(session: Session, run_id: int, token: str, adapter: Adapter) -> Adapter:
-    """Register the candidate and end the run, in one transaction. Raises LeaseLostError."""
-    adapter.created_at, adapter.training_run_id = now(session), run_id
-    session.add(adapter)
-    session.flush()
+def finish_run(
+    session: Session, run_id: int, token: str, adapter: Adapter | None, *, verdict: dict[str, Any]
+) -> None:
+    """Register what was made (None: a whole model, which is no adapter) and end the run, in one transaction.
+
+    Raises LeaseLostError.
+    """
+    if adapter is not None:
+        adapter.created_at, adapter.training_run_id = now(session), run_id
+        session.add(adapter)
+        session.flush()
     _write(
         session,
         run_id,
         token,
         state="done",
-        adapter_id=adapter.id,
+        stage="",
+        adapter_id=adapter.id if adapter is not None else None,
+        verdict=verdict,
+        seconds_left=None,
         finished_at=now(session),
         lease_token="",
         lease_until=None,
     )
     audit_log.record(
-        session, "training", "candidate made", adapter.name, run=run_id, sha256=adapter.weights_sha256
+        session,
+        "training",
+        "training run ended",
+        str(run_id),
+        adapter=adapter.name if adapter is not None else "",
+        sha256=adapter.weights_sha256 if adapter is not None else "",
+        decision=verdict.get("decision", ""),
+        rule=verdict.get("rule", ""),
     )
-    return adapter
 
 
-def fail_run(session: Session, run_id: int, token: str, reason: str) -> None:
+def cancel_run(session: Session, run_id: int, *, actor: str) -> TrainingRun:
+    """End a waiting run, or ask a running one to stop after its step. Raises NotFoundError, ConflictError."""
+    run = get_run(session, run_id)
+    if run.state not in ("waiting", "running"):
+        raise ConflictError(f"Training run {run_id} is {run.state} already; there is nothing to cancel.")
+    if run.state == "waiting":
+        run.state, run.error, run.finished_at = "cancelled", "cancelled before it began", now(session)
+    run.cancel_requested = True
+    session.add(run)
+    audit_log.record(session, actor, "training cancelled", str(run_id))
+    return run
+
+
+def fail_run(session: Session, run_id: int, token: str, reason: str, *, state: str = "failed") -> None:
     """End the run with its reason. Raises LeaseLostError."""
     _write(
         session,
         run_id,
         token,
-        state="failed",
+        state=state,
+        stage="",
+        seconds_left=None,
         error=reason,
         finished_at=now(session),
         lease_token="",

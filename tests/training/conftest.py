@@ -193,6 +193,9 @@ def settings(tmp_path: Path, tiny_folder: Path) -> Settings:
         learning_rate=0.02,
         lora_rank=4,
         training_lease_seconds=5,
+        # The emails of these tests never get a brief from a worker.
+        train_floor=1,
+        replay_examples=0,
     )
 
 
