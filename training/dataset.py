@@ -10,11 +10,12 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_bytes
+from typing import Any
 
 from pydantic import ValidationError
 from sqlmodel import Session, col, func, select
@@ -23,7 +24,9 @@ from briefbox.errors import TrainingError
 from briefbox.schemas import BRIEF_FIELDS, BriefField, BriefRequest, Example, ExampleOutput
 from briefbox.settings import Settings
 from briefbox.store import training as store
-from briefbox.tables import Correction, Dataset
+from briefbox.tables import Correction, Dataset, User
+from training.quality import clean, disagreeing_agents
+from training.splits import assign
 
 FOLDER = "datasets"
 SALT_FILE = "salt"
@@ -41,6 +44,7 @@ class HarvestResult:
     num_confirmed: int
     num_unfinished: int  # corrected conversations that are not done yet, and so are left out
     new: bool
+    report: dict[str, Any] = field(default_factory=dict)  # what was left out and why
 
 
 def harvest(session: Session, settings: Settings, *, actor: str) -> HarvestResult:
@@ -48,11 +52,45 @@ def harvest(session: Session, settings: Settings, *, actor: str) -> HarvestResul
 
     Raises TrainingError when the data folder cannot be written.
     """
-    examples = _examples(session, _Keys(settings.data_dir / FOLDER))
-    strengths = Counter(example.strength for example in examples)
+    keys = _Keys(settings.data_dir / FOLDER)
     unfinished = store.num_unfinished(session)
+    # 1. What agents judged, without what is not worth learning or must not be learned.
+    remembered = store.remembered_splits(session)
+    cleaned = clean(_examples(session, keys), settings, remembered)
+    # 2. Its parts, for ever.
+    examples = [example for example in assign(cleaned.examples, remembered) if example.split is not None]
+    if straddling := len(cleaned.examples) - len(examples):
+        cleaned.left_out["belongs to what is tested and to what was trained on"] = straddling
+    strengths = Counter(example.strength for example in examples)
     if not examples:
-        return HarvestResult(None, 0, 0, 0, unfinished, new=False)
+        return HarvestResult(None, 0, 0, 0, unfinished, new=False, report=cleaned.report())
+    report = cleaned.report() | {"disagreeing_agents": _named_standings(session, examples, keys)}
+    # 3. The version.
+    dataset, new = write_version(
+        session, settings, examples, source="corrections", report=report, actor=actor
+    )
+    store.remember_splits(session, {e.id: e.split for e in examples if e.split}, dataset.id)
+    return HarvestResult(
+        dataset,
+        len(examples),
+        strengths["corrected"],
+        strengths["confirmed"],
+        unfinished,
+        new=new,
+        report=dataset.report,
+    )
+
+
+def write_version(
+    session: Session,
+    settings: Settings,
+    examples: Sequence[Example],
+    *,
+    source: str,
+    report: dict[str, Any],
+    actor: str,
+) -> tuple[Dataset, bool]:
+    """The dataset version with this content, and whether it was written now. Raises TrainingError as `harvest` does."""
     content = write_lines(examples)
     digest = sha256(content).hexdigest()
     dataset = session.exec(select(Dataset).where(Dataset.content_hash == digest)).first()
@@ -66,15 +104,14 @@ def harvest(session: Session, settings: Settings, *, actor: str) -> HarvestResul
             path=f"{FOLDER}/{name}.jsonl",
             num_examples=len(examples),
             counts=_counts(examples),
+            source=source,
+            report=report,
         )
     path = settings.data_dir / dataset.path
     if new or not path.exists():
         # The file first: a row without its file would be a promise broken, a file without its row is only litter.
         _write_file(path, content)
-    dataset = store.add_dataset(session, dataset, actor=actor)
-    return HarvestResult(
-        dataset, len(examples), strengths["corrected"], strengths["confirmed"], unfinished, new=new
-    )
+    return store.add_dataset(session, dataset, actor=actor), new
 
 
 def write_lines(examples: Sequence[Example]) -> bytes:
@@ -161,12 +198,38 @@ def _example(judged: store.Judged, history: Sequence[Correction], keys: "_Keys")
         strength="corrected" if changes else "confirmed" if strong else "finished",
         conversation=keys.make("conversation", str(conversation.id)),
         sender=keys.make("sender", conversation.customer_address.strip().lower()),
+        agent=keys.make("agent", str(_last_judge(judged))),
         corrections=tuple(sorted(c.id for c in changes.values())),
         confirmations=tuple(c.id for c in confirmations),
         adapter=brief.adapter,
         prompt_version=brief.prompt_version,
         created_at=when,
     )
+
+
+def _last_judge(judged: store.Judged) -> int:
+    """Who judged last: a correction speaks louder than a confirmation."""
+    if judged.corrections:
+        return max(judged.corrections, key=lambda row: row.created_at).user_id
+    return max(judged.confirmations, key=lambda row: row.created_at).user_id
+
+
+def _named_standings(session: Session, examples: Sequence[Example], keys: "_Keys") -> list[dict[str, Any]]:
+    """Agents who stand alone, by their addresses: the report is for a person, unlike the file."""
+    standings = disagreeing_agents(examples)
+    if not standings:
+        return []
+    users = {keys.make("agent", str(user.id)): user.email for user in session.exec(select(User))}
+    return [
+        {
+            "agent": users.get(found.agent, found.agent),
+            "field": found.field,
+            "comparisons": found.comparisons,
+            "disagreements": found.disagreements,
+            "others": round(found.others, 3),
+        }
+        for found in standings
+    ]
 
 
 def _unseen(history: Sequence[Correction], brief_id: int, *, before: datetime) -> set[str]:
@@ -182,6 +245,7 @@ def _counts(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
     """How many examples of each kind there are, for people who judge a dataset."""
     changed: Counter[BriefField] = Counter(field for example in examples for field in example.changed)
     return {
+        "split": dict(sorted(Counter(e.split for e in examples if e.split).items())),
         "strength": dict(sorted(Counter(example.strength for example in examples).items())),
         "changed": {field: changed[field] for field in BRIEF_FIELDS if changed[field]},
         "priority": dict(sorted(Counter(e.output.priority for e in examples if e.output.priority).items())),

@@ -11,6 +11,8 @@ from hashlib import blake2b
 
 SHINGLE_WORDS = 4
 SKETCH = 12
+# In a shorter text a number is most of what it says.
+FORM_LETTER_WORDS = 12
 _WORD = re.compile(r"\w+", re.UNICODE)
 # A sketch hash that so many texts share is boilerplate and says nothing.
 MAX_BUCKET = 200
@@ -52,10 +54,12 @@ class Union:
 
 
 def _shingles(text: str) -> frozenset[int]:
-    # Numbers differ in copies of one form letter; as words they would hide that it is one.
-    words = ["0" if word.isdigit() else word for word in _WORD.findall(text.casefold())]
+    words = _WORD.findall(text.casefold())
     if not words:
         return frozenset()
+    if len(words) >= FORM_LETTER_WORDS:
+        # Numbers differ in copies of one form letter; as words they would hide that it is one.
+        words = ["0" if word.isdigit() else word for word in words]
     size = min(SHINGLE_WORDS, len(words))
     return frozenset(_hash(" ".join(words[at : at + size])) for at in range(len(words) - size + 1))
 

@@ -1,14 +1,16 @@
 """What the learning loop keeps in the database: dataset versions, and training runs under a lease."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, cast
 from uuid import uuid4
 
 from sqlmodel import Session, and_, col, or_, select, update
 
 from briefbox.db import now
-from briefbox.errors import ConflictError, LeaseLostError, NotFoundError
+from briefbox.errors import ConflictError, InvalidValueError, LeaseLostError, NotFoundError
+from briefbox.schemas import Split
 from briefbox.store import audit_log
 from briefbox.tables import (
     Adapter,
@@ -17,7 +19,10 @@ from briefbox.tables import (
     Conversation,
     Correction,
     Dataset,
+    Exclusion,
+    SplitMember,
     TrainingRun,
+    User,
 )
 
 # --- harvest
@@ -34,14 +39,19 @@ class Judged:
 
 
 def judged_briefs(session: Session) -> list[Judged]:
-    """Briefs of finished conversations that an agent corrected or confirmed, oldest first."""
+    """Briefs of finished conversations that an agent corrected or confirmed, oldest first; without what is excluded."""
+    rules = exclusions(session)
     corrections: dict[int, list[Correction]] = {}
     for correction in session.exec(
         select(Correction).where(col(Correction.brief_id).is_not(None)).order_by(col(Correction.id))
     ):
+        if _is_excluded(correction, rules):
+            continue
         corrections.setdefault(correction.brief_id or 0, []).append(correction)
     confirmations: dict[int, list[Confirmation]] = {}
     for confirmation in session.exec(select(Confirmation).order_by(col(Confirmation.id))):
+        if _is_excluded(confirmation, rules):
+            continue
         confirmations.setdefault(confirmation.brief_id, []).append(confirmation)
     rows = session.exec(
         select(Brief, Conversation)
@@ -96,6 +106,89 @@ def get_dataset(session: Session, name: str | None) -> Dataset:
         found = "There is no dataset yet" if name is None else f"There is no dataset named {name}"
         raise NotFoundError(f"{found}. Make one from what agents corrected with: briefbox dataset harvest")
     return dataset
+
+
+def remembered_splits(session: Session) -> dict[str, Split]:
+    """The part that each example was given in an earlier version, by example id."""
+    return {row.example_id: cast(Split, row.split) for row in session.exec(select(SplitMember))}
+
+
+def remember_splits(session: Session, splits: Mapping[str, Split], dataset_id: int) -> None:
+    """Keep the parts of examples that are new. One that has a part keeps it."""
+    known = remembered_splits(session)
+    for example_id, split in splits.items():
+        if example_id not in known:
+            session.add(SplitMember(example_id=example_id, split=split, dataset_id=dataset_id))
+    session.flush()
+
+
+# --- exclusions
+
+
+def exclude(
+    session: Session,
+    *,
+    user: User | None,
+    since: datetime | None,
+    until: datetime | None,
+    reason: str,
+    actor: str,
+) -> Exclusion:
+    """Keep what an agent (None: everybody) judged in a range of time out of the next datasets.
+
+    Raises InvalidValueError when nothing limits it.
+    """
+    if user is None and since is None and until is None:
+        raise InvalidValueError(
+            "An exclusion without agent and time would be of everything; name one of them."
+        )
+    row = Exclusion(
+        user_id=user.id if user is not None else None,
+        since=since,
+        until=until,
+        reason=reason,
+        created_by=actor,
+        created_at=now(session),
+    )
+    session.add(row)
+    session.flush()
+    audit_log.record(
+        session,
+        actor,
+        "judgements excluded",
+        str(row.id),
+        agent=user.email if user is not None else "",
+        since=since.isoformat() if since else "",
+        until=until.isoformat() if until else "",
+        reason=reason,
+    )
+    return row
+
+
+def lift_exclusion(session: Session, exclusion_id: int, *, actor: str) -> None:
+    """Let the judgements count again. Raises NotFoundError."""
+    row = session.get(Exclusion, exclusion_id)
+    if row is None or row.lifted_at is not None:
+        raise NotFoundError(f"There is no exclusion {exclusion_id} in force.")
+    row.lifted_at = now(session)
+    session.add(row)
+    audit_log.record(session, actor, "exclusion lifted", str(exclusion_id))
+
+
+def exclusions(session: Session) -> list[Exclusion]:
+    """Those in force."""
+    return list(
+        session.exec(select(Exclusion).where(col(Exclusion.lifted_at).is_(None)).order_by(col(Exclusion.id)))
+    )
+
+
+def _is_excluded(row: Correction | Confirmation, rules: Sequence[Exclusion]) -> bool:
+    return any(
+        rule.user_id in (None, row.user_id)
+        and (rule.since is None or row.created_at >= rule.since)
+        and (rule.until is None or row.created_at < rule.until)
+        for rule in rules
+    )
 
 
 # --- runs

@@ -43,6 +43,7 @@ def test_a_correction_becomes_the_adapter_in_use(
         EPOCHS="1",
         LORA_RANK="4",
         MAX_SUMMARY_TOKENS="16",
+        REPLAY_EXAMPLES="0",
     )
     stack.start_all()
     stack.start("training", "worker", "--queue", "training")

@@ -1,18 +1,20 @@
 """Judgements become JSONL lines: the same judgements the same bytes, and nothing that nobody approved."""
 
 import stat
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlmodel import select
 
 from briefbox.db import Database
-from briefbox.errors import TrainingError
+from briefbox.errors import InvalidValueError, TrainingError
 from briefbox.schemas import Example
 from briefbox.settings import Settings
+from briefbox.store import training as store
 from briefbox.tables import Dataset
 from tests.conftest import make_email
-from tests.training.conftest import Support, make_example
+from tests.training.conftest import NOON, Support, make_example
 from training.dataset import HarvestResult, harvest, read_dataset, write_lines
 
 
@@ -29,7 +31,8 @@ def examples(database: Database, settings: Settings) -> list[Example]:
 
 def test_nothing_judged_is_no_dataset(database: Database, settings: Settings, support: Support) -> None:
     support.brief(make_email(1))
-    assert harvested(database, settings) == HarvestResult(None, 0, 0, 0, 0, new=False)
+    result = harvested(database, settings)
+    assert (result.dataset, result.num_examples, result.new) == (None, 0, False)
     assert not (settings.data_dir / "datasets").exists()
 
 
@@ -191,3 +194,43 @@ def test_a_changed_or_missing_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(write_lines([make_example()]))
     with pytest.raises(TrainingError, match="was changed after it was written"):
         read_dataset(path, content_hash="0" * 64)
+
+
+def test_what_an_agent_judged_in_a_range_of_time_can_be_excluded_and_let_in_again(
+    database: Database, settings: Settings, support: Support
+) -> None:
+    first, second = (support.brief(make_email(number)) for number in (1, 2))
+    support.correct(first, "priority", "urgent")  # minute 1
+    support.correct(second, "priority", "low")  # minute 2
+    with database.write() as session:
+        rule = store.exclude(
+            session,
+            user=support.agent,
+            since=NOON + timedelta(minutes=2),
+            until=None,
+            reason="poison",
+            actor="test",
+        )
+    assert harvested(database, settings).num_examples == 1
+    with database.write() as session:
+        store.lift_exclusion(session, rule.id, actor="test")
+    assert harvested(database, settings).num_examples == 2
+    with database.write() as session, pytest.raises(InvalidValueError, match="would be of everything"):
+        store.exclude(session, user=None, since=None, until=None, reason="", actor="test")
+
+
+def test_a_version_remembers_the_part_of_each_example(
+    database: Database, settings: Settings, support: Support
+) -> None:
+    for number in range(1, 11):
+        support.correct(support.brief(make_email(number)), "priority", "urgent")
+    before = harvested(database, settings)
+    assert before.dataset is not None
+    parts = {e.id: e.split for e in read_dataset(settings.data_dir / before.dataset.path)}
+    for number in range(11, 16):
+        support.correct(support.brief(make_email(number)), "priority", "urgent")
+    after = harvested(database, settings)
+    assert after.dataset is not None
+    now = {e.id: e.split for e in read_dataset(settings.data_dir / after.dataset.path)}
+    assert parts.items() <= now.items()
+    assert after.dataset.counts["split"]["test"] >= before.dataset.counts["split"]["test"] > 0
