@@ -496,7 +496,7 @@ class Adapter(SQLModel, table=True):
     base_model: str
     weights_sha256: str
     card: dict[str, Any] = _json(dict)
-    state: str = "candidate"  # candidate, shadow, champion, retired, rejected
+    state: str = "candidate"  # candidate, shadow, champion, retired, rejected, removed
     training_run_id: int | None = _reference("training_runs.id", nullable=True, index=False)
     created_at: datetime = _when()
     promoted_at: datetime | None = _when(nullable=True)
@@ -511,7 +511,8 @@ class Promotion(SQLModel, table=True):
     before: str = ""
     kind: str  # promote, rollback
     actor: str = ""
-    proof: dict[str, Any] = _json(dict)  # of a roll-back: the probe set's answers equal the recorded ones
+    # Of a roll-back: how the answers to the probe set compare with the recorded ones; of a forced promotion: why.
+    proof: dict[str, Any] = _json(dict)
     created_at: datetime = _when()
 
 

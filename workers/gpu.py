@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from threading import Event
 
 from sqlmodel import Session
@@ -48,6 +49,11 @@ MAX_UNSEEN = 500
 # So many errors in a row that nobody foresaw, on emails alone: the device or the process is broken, not the mail.
 MAX_STRANGE = 3
 SLOW_ALERT = "worker slow"
+
+
+def is_sampled(email_id: int, share: float) -> bool:
+    """Whether an email is among the `share` that the adapter on trial briefs: the same answer in every process."""
+    return int.from_bytes(sha256(str(email_id).encode()).digest()[:8]) < share * 2**64
 
 
 class BriefWorker:
@@ -224,7 +230,12 @@ class BriefWorker:
             self._beat(session)
         if on_trial := self.residents.shadow_name:
             made = zip(emails, briefs, strict=True)
-            self._unseen.extend(email for email, brief in made if brief.provenance.adapter != on_trial)
+            self._unseen.extend(
+                email
+                for email, brief in made
+                if brief.provenance.adapter != on_trial
+                and is_sampled(email.email_id, self.settings.shadow_share)
+            )
         adapter = briefs[0].provenance.adapter or "bare base model"
         log.info("%d briefs in %.1f s (%s)", num_stored, seconds, adapter)
         return num_stored

@@ -66,8 +66,8 @@ class Residents:
         """
         if name:
             row = self._rows.get(name)
-            if row is None or row.state == "rejected":
-                why = "there is none of this name" if row is None else "it was rejected"
+            if row is None or row.state in adapters.UNUSABLE:
+                why = "there is none of this name" if row is None else f"it was {row.state}"
                 self._refuse(
                     name,
                     row,

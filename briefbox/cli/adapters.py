@@ -16,6 +16,10 @@ adapters_app = typer.Typer(
 )
 
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Although the gate has not passed it; --reason says why.")
+]
+Reason = Annotated[str, typer.Option(help="Why, for the history and the audit log.")]
 
 
 @adapters_app.command("list")
@@ -50,12 +54,15 @@ def list_adapters(as_json: JSON = False) -> None:
 
 
 @adapters_app.command("promote")
-def promote(name: str, as_json: JSON = False) -> None:
-    """Put an adapter in use. Workers load it before their next batch."""
+def promote(name: str, force: Force = False, reason: Reason = "", as_json: JSON = False) -> None:
+    """Put an adapter in use that the gate has passed. Workers load it before their next batch."""
+    _both_or_none(force, reason)
     database, settings = database_for()
     _refuse_broken(database, settings, name)
     with database.write() as session:
-        adapter = store.promote(session, name, actor=actor())
+        adapter = store.promote(
+            session, name, actor=actor(), four_eyes=settings.promotion == "person", reason=reason
+        )
     if as_json:
         print_json(adapter.model_dump())
     else:
@@ -88,16 +95,20 @@ def assign(
     name: Annotated[str | None, typer.Argument(help="The adapter.")] = None,
     mailbox: Annotated[str, typer.Option(help="The mailbox whose mail it briefs.")] = ...,  # type: ignore[assignment]
     none: Annotated[bool, typer.Option("--none", help="Use the champion for this mailbox again.")] = False,
+    force: Force = False,
+    reason: Reason = "",
     as_json: JSON = False,
 ) -> None:
-    """Give one mailbox's mail an adapter of its own."""
+    """Give one mailbox's mail an adapter of its own that the gate has passed."""
     _one_of(name, none)
+    _both_or_none(force, reason)
     database, settings = database_for()
     if name is not None:
         _refuse_broken(database, settings, name)
     with database.write() as session:
         row = mailbox_store.get(session, mailbox)
-        store.assign(session, row, name, actor=actor())
+        four_eyes = settings.promotion == "person"
+        store.assign(session, row, name, actor=actor(), four_eyes=four_eyes, reason=reason)
     if as_json:
         print_json({"mailbox": mailbox, "adapter": name})
     else:
@@ -107,6 +118,11 @@ def assign(
 def _one_of(name: str | None, none: bool) -> None:
     if (name is None) is not none:
         raise typer.BadParameter("expected the name of an adapter, or --none", param_hint="NAME")
+
+
+def _both_or_none(force: bool, reason: str) -> None:
+    if force is not bool(reason.strip()):
+        raise typer.BadParameter("expected --force and --reason TEXT together", param_hint="--force")
 
 
 def _refuse_broken(database: Database, settings: Settings, name: str) -> None:

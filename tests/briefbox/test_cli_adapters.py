@@ -69,6 +69,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
                     path=f"adapters/{name}",
                     base_model=base.name,
                     weights_sha256=card.weights_sha256,
+                    card={"num_examples": 3, "verdict": {"decision": "promoted"}},
                     state="rejected" if name == "rejected" else "candidate",
                     created_at=training.now(session),
                 )

@@ -70,7 +70,9 @@ def test_a_correction_becomes_the_adapter_in_use(
     assert adapter.state == "candidate"
     assert (stack.settings.data_dir / adapter.path / "adapter_model.safetensors").stat().st_size > 10_000
 
-    command(stack, "adapters", "promote", adapter.name)
+    command(
+        stack, "adapters", "promote", adapter.name, "--force", "--reason", "two emails are too few to judge"
+    )
     stack.append(make_email(3))
     wait_for(lambda: stack.num_briefs() == 3, "a brief with the new adapter", seconds=120)
     assert [brief.adapter for brief in stack.briefs()] == ["", "", adapter.name]

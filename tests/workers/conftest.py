@@ -44,7 +44,7 @@ def make_adapter(database: Database, settings: Settings) -> MakeAdapter:
                     path=f"adapters/{name}",
                     base_model="fake",
                     weights_sha256="0",
-                    card={"num_examples": 1},
+                    card={"num_examples": 1, "verdict": {"decision": "promoted"}},
                     state=state,
                     created_at=training.now(session),
                 )

@@ -18,6 +18,7 @@ from briefbox.tables import Adapter, Conversation, Email, Mailbox
 from models.engine import FakeEngine
 from tests.conftest import arrival, commit, make_email
 from tests.workers.conftest import Deliver, MakeAdapter, MakeWorker, briefs, write_folder
+from workers.gpu import is_sampled
 
 
 class CountingEngine(FakeEngine):
@@ -386,3 +387,54 @@ def test_promotion_retires_the_one_before(database: Database, make_adapter: Make
         promote(database, name)
     with database.read() as session:
         assert {a.name: a.state for a in adapters.all_of(session)} == {"one": "retired", "two": "champion"}
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_the_shadow_briefs_only_its_share_of_the_mail_and_always_the_same(
+    database: Database, deliver: Deliver, make_worker: MakeWorker, make_adapter: MakeAdapter, share: float
+) -> None:
+    make_adapter("trial", "shadow")
+    ids = deliver(*[make_email(number) for number in range(40)])
+    make_worker(shadow_share=share).drain()
+    seen = {brief.email_id for brief in briefs(database, shadow=True)}
+    assert seen == {email_id for email_id in ids if is_sampled(email_id, share)}
+    assert 0 < len(seen) < 20 or share == 1.0
+    assert len(briefs(database)) == 40
+
+
+def test_the_share_is_kept_over_much_mail() -> None:
+    assert sum(is_sampled(number, 0.1) for number in range(10_000)) == pytest.approx(1000, abs=100)
+    assert all(is_sampled(number, 1.0) for number in range(1000))
+
+
+# --- roll-back
+
+
+def test_roll_back_is_followed_by_the_next_batch_down_to_the_bare_base(
+    database: Database, deliver: Deliver, make_worker: MakeWorker, make_adapter: MakeAdapter
+) -> None:
+    for name in ("one", "two"):
+        make_adapter(name)
+        promote(database, name)
+    worker = make_worker()
+    deliver(make_email(1))
+    worker.drain()
+    for number in (2, 3):
+        with database.write() as session:
+            adapters.rollback(session, actor="test")
+        deliver(make_email(number))
+        worker.drain()  # the same process, with two loaded already
+    assert [brief.adapter for brief in briefs(database)] == ["two", "one", ""]
+
+
+def test_a_mailbox_whose_adapter_was_removed_is_briefed_with_the_champion(
+    database: Database, other_mailbox: Callable[..., None], make_worker: MakeWorker, make_adapter: MakeAdapter
+) -> None:
+    make_adapter("good", "champion")
+    make_adapter("gone", "removed")
+    other_mailbox("sales", make_email(1))
+    with database.write() as session:
+        mailboxes.get(session, "sales").adapter = "gone"  # not through `assign`, which would refuse it
+    make_worker().drain()
+    assert [brief.adapter for brief in briefs(database)] == ["good"]
+    assert "it was removed" in open_alerts(database)["adapter gone"]
