@@ -27,13 +27,16 @@ class Lease:
         self.run_id, self.token, self.seconds = run_id, token, seconds
         self.paused_seconds = 0.0  # how long training stood aside, for people
         self._database = database
-        self._progress = TrainingProgress(0, 0)
+        self._progress = self._trained = TrainingProgress(0, 0)
         self._lost, self._cancelled = Event(), Event()
 
     def on_progress(self, progress: TrainingProgress, /) -> None:
         """See ProgressCallback. Raises LeaseLostError, TrainingCancelledError."""
         self.check()
         self._progress = progress
+        # What is calibrated and evaluated afterwards counts emails, not steps.
+        if progress.stage == "training":
+            self._trained = progress
 
     def check(self) -> None:
         """Raises LeaseLostError when the thread has found that the lease is gone, TrainingCancelledError."""
@@ -46,14 +49,17 @@ class Lease:
 
     def values(self) -> dict[str, Any]:
         """The progress as columns of the run."""
-        progress = self._progress
-        values: dict[str, Any] = {"stage": progress.stage, "paused_seconds": round(self.paused_seconds, 1)}
-        if progress.total_steps:
+        trained = self._trained
+        values: dict[str, Any] = {
+            "stage": self._progress.stage,
+            "paused_seconds": round(self.paused_seconds, 1),
+        }
+        if trained.total_steps:
             values |= {
-                "step": progress.step,
-                "total_steps": progress.total_steps,
-                "loss": progress.loss,
-                "seconds_left": progress.seconds_left,
+                "step": trained.step,
+                "total_steps": trained.total_steps,
+                "loss": trained.loss,
+                "seconds_left": trained.seconds_left,
             }
         return values
 

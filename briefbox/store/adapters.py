@@ -203,6 +203,25 @@ def way_back(session: Session) -> list[str]:
     return [*reversed(usable), ""]
 
 
+def destination(session: Session, to: str | None = None) -> str:
+    """Where roll-back leads: to what was in use before the champion, or `to` if that is on the way. "" is the base.
+
+    Raises ConflictError when the bare base is in use already, or there is no way back to `to`.
+    """
+    current = champion(session)
+    if current is None:
+        raise ConflictError(
+            "The bare base model is in use, so there is nothing to roll back. Put an adapter in use with: briefbox adapters promote NAME"
+        )
+    back = way_back(session)
+    if to is not None and to not in back:
+        known = ", ".join(name or "base (the bare base model)" for name in back)
+        raise ConflictError(
+            f"Roll-back cannot return to {to}: it was not in use before {current.name}, or was rejected or removed. It can return to: {known}."
+        )
+    return back[0] if to is None else to
+
+
 def rollback(
     session: Session,
     *,
@@ -211,27 +230,17 @@ def rollback(
     leaving: str | None = None,
     proof: dict[str, Any] | None = None,
 ) -> str:
-    """Put back in use what was before the champion, or `to`, which was in use earlier. "" is the bare base.
+    """Put back in use what `destination` says, and return its name ("" is the bare base). The champion is retired.
 
-    `leaving` is the champion that the caller saw: ConflictError when it is another one by now, and when there is
-    no way back, or none to `to`.
+    `leaving` is the champion that the caller saw. Raises ConflictError when it is another one by now, and as
+    `destination` does.
     """
+    name = destination(session, to)
     current = champion(session)
-    back = way_back(session)
-    if current is None:
+    if leaving is not None and current is not None and leaving != current.name:
         raise ConflictError(
-            "The bare base model is in use, so there is nothing to roll back. Put an adapter in use with: briefbox adapters promote NAME"
+            f"The adapter {current.name} was put in use in the meantime, in place of {leaving}; nothing was rolled back. Look at: briefbox adapters list"
         )
-    if leaving is not None and leaving != current.name:
-        raise ConflictError(
-            f"The adapter {current.name} was put in use in the meantime, not {leaving}; nothing was rolled back. Look at: briefbox adapters list"
-        )
-    if to is not None and to not in back:
-        known = ", ".join(name or "base (the bare base model)" for name in back)
-        raise ConflictError(
-            f"Roll-back cannot return to {to}: it was not in use before {current.name}, or was rejected or removed. It can return to: {known}."
-        )
-    name = back[0] if to is None else to
     adapter = get(session, name) if name else None
     _switch(session, current, adapter)
     _note(session, "rollback", current, adapter, actor, proof or {})
