@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from pydantic import ValidationError
 
@@ -107,6 +108,26 @@ def write_card(path: Path, card: AdapterCard) -> None:
     temporary = path / f".{CARD_FILE}"
     temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     temporary.replace(path / CARD_FILE)
+
+
+def delete_adapter(path: Path) -> None:
+    """Delete an adapter's folder: moved aside first, so that nobody meets half of it. Nothing happens without one.
+
+    Raises AdapterError when it cannot be deleted.
+    """
+    aside = path.with_name(f".removed-{path.name}-{uuid4().hex[:8]}")
+    try:
+        path.rename(aside)
+        if aside.is_symlink():
+            aside.unlink()  # a link to another folder: that one is not ours
+        else:
+            shutil.rmtree(aside)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise AdapterError(
+            f"The folder of the adapter {path.name} cannot be deleted ({error.strerror}); delete {error.filename} by hand."
+        ) from error
 
 
 # --- read and check

@@ -18,7 +18,7 @@ from sqlmodel import Session, col, or_, select
 from briefbox.db import now
 from briefbox.errors import ConflictError, NotFoundError
 from briefbox.store import audit_log
-from briefbox.tables import Adapter, Mailbox, Promotion, TrainingRun, User
+from briefbox.tables import Adapter, Dataset, Mailbox, Promotion, TrainingRun, User
 
 CHOOSE = "Choose another of: briefbox adapters list"
 # Never put in use, and never gone back to.
@@ -60,6 +60,12 @@ def promotions(session: Session, name: str | None = None) -> list[Promotion]:
     if name is not None:
         query = query.where(or_(col(Promotion.adapter) == name, col(Promotion.before) == name))
     return list(session.exec(query))
+
+
+def origin(session: Session, adapter: Adapter) -> tuple[TrainingRun | None, Dataset | None]:
+    """The run that made an adapter and what it learned from; None for one that came another way."""
+    run = session.get(TrainingRun, adapter.training_run_id) if adapter.training_run_id else None
+    return run, session.get(Dataset, run.dataset_id) if run is not None else None
 
 
 # --- put in use
@@ -142,7 +148,7 @@ def _admit(session: Session, adapter: Adapter, *, actor: str, four_eyes: bool, r
                 f"The gate has not passed the adapter {adapter.name} ({found}); train on more corrections, or put it in use on your own judgement with: --force --reason TEXT"
             )
         notes["forced"] = reason.strip()
-    run = session.get(TrainingRun, adapter.training_run_id) if adapter.training_run_id else None
+    run, _ = origin(session, adapter)
     if four_eyes and run is not None and run.created_by == actor:
         if others := _other_admins(session, actor):
             raise ConflictError(
