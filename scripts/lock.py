@@ -35,6 +35,8 @@ BUILD = "setuptools>=77"
 # Needed on Python before 3.11.3 alone (Debian 12 has 3.11.2), so pip does not resolve it on a newer one. When
 # `closure` raises KeyError, it has found the next of this kind.
 OLDER_PYTHONS = ["async-timeout>=4.0.3"]
+# Published as source alone: pure Python, built in a second. Everything else must come as a wheel.
+SOURCE_ONLY = "rouge-score"
 # torch pins its own CUDA packages; they come with it where they are wanted.
 WITH_TORCH = re.compile(r"torch|triton|cuda-.*|nvidia-.*")
 
@@ -44,7 +46,8 @@ def pip_report(*arguments: str) -> dict[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
-        subprocess.run([*pip, "--only-binary=:all:", "--report", str(report), *arguments], check=True)
+        binary = ["--only-binary=:all:", f"--no-binary={SOURCE_ONLY}"]
+        subprocess.run([*pip, *binary, "--report", str(report), *arguments], check=True)
         found = json.loads(report.read_text())["install"]
     return {canonicalize_name(each["metadata"]["name"]): each for each in found}
 
@@ -83,7 +86,9 @@ def wheel_hashes(pins: list[str]) -> dict[str, set[str]]:
         for name, chosen in pip_report(*target, *pins).items():
             wheel = chosen["download_info"]
             hashes.setdefault(name, set()).add(wheel["archive_info"]["hashes"]["sha256"])
-            if wheel["url"].endswith("-none-any.whl"):  # It fits every target, so the next need not be asked.
+            if wheel["url"].endswith(
+                ("-none-any.whl", ".tar.gz")
+            ):  # It fits every target, so the next need not be asked.
                 pins = [pin for pin in pins if pin.partition("==")[0] != name]
     return hashes
 

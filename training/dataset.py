@@ -26,6 +26,7 @@ from briefbox.settings import Settings
 from briefbox.store import training as store
 from briefbox.tables import Correction, Dataset, User
 from training.quality import clean, disagreeing_agents
+from training.redact import redact_example
 from training.splits import assign
 
 FOLDER = "datasets"
@@ -56,7 +57,13 @@ def harvest(session: Session, settings: Settings, *, actor: str) -> HarvestResul
     unfinished = store.num_unfinished(session)
     # 1. What agents judged, without what is not worth learning or must not be learned.
     remembered = store.remembered_splits(session)
-    cleaned = clean(_examples(session, keys), settings, remembered)
+    redacted: Counter[str] = Counter()
+    judged: list[Example] = []
+    for example in _examples(session, keys):
+        harmless, counts = redact_example(example)
+        judged.append(harmless)
+        redacted += counts
+    cleaned = clean(judged, settings, remembered)
     # 2. Its parts, for ever.
     examples = [example for example in assign(cleaned.examples, remembered) if example.split is not None]
     if straddling := len(cleaned.examples) - len(examples):
@@ -64,7 +71,10 @@ def harvest(session: Session, settings: Settings, *, actor: str) -> HarvestResul
     strengths = Counter(example.strength for example in examples)
     if not examples:
         return HarvestResult(None, 0, 0, 0, unfinished, new=False, report=cleaned.report())
-    report = cleaned.report() | {"disagreeing_agents": _named_standings(session, examples, keys)}
+    report = cleaned.report() | {
+        "disagreeing_agents": _named_standings(session, examples, keys),
+        "redacted": dict(redacted),
+    }
     # 3. The version.
     dataset, new = write_version(
         session, settings, examples, source="corrections", report=report, actor=actor

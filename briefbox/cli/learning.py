@@ -1,7 +1,7 @@
 """Commands of the learning loop: dataset harvest and train."""
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress
@@ -12,11 +12,14 @@ from briefbox.db import Database
 from briefbox.errors import TrainingError
 from briefbox.queue import hints_for
 from briefbox.settings import Settings
-from briefbox.store import adapters
+from briefbox.store import adapters, retraining
 from briefbox.store import training as store
 from briefbox.tables import TrainingRun
 
 dataset_app = typer.Typer(help="What agents corrected and confirmed, as JSONL.", no_args_is_help=True)
+
+# As training.finetune has them, which is not imported here: it takes seconds.
+METHODS = ("lora", "full", "scratch")
 
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -65,20 +68,40 @@ def harvest(as_json: JSON = False) -> None:
 
 def train(
     dataset: Annotated[str | None, typer.Option(help="Dataset version. Default: the newest.")] = None,
-    method: Annotated[str, typer.Option(help="How: lora.")] = "lora",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="What is trained: lora (an adapter), full (every weight) or scratch (from random weights)."
+        ),
+    ] = "lora",
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Stay and show progress until the run ends.")
     ] = True,
-    status: Annotated[bool, typer.Option("--status", help="Show the latest runs and start none.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show the latest runs and when the next one begins; start none.")
+    ] = False,
+    cancel: Annotated[
+        int | None, typer.Option(help="Cancel the run of this number; a running one stops after its step.")
+    ] = None,
     as_json: JSON = False,
 ) -> None:
-    """Train an adapter on corrections, through the queue `training`. It becomes a candidate, not the one in use."""
+    """Train on corrections, through the queue `training`. What is made is judged by the gate, and not in use by itself."""
     database, settings = database_for()
     if status:
-        _print_runs(database, as_json=as_json)
+        _print_runs(database, settings, as_json=as_json)
         return
-    if method != "lora":
-        raise TrainingError(f"The method {method} is not known; expected lora.")
+    if cancel is not None:
+        with database.write() as session:
+            run = store.cancel_run(session, cancel, actor=actor())
+        if as_json:
+            print_json(_facts(run))
+        else:
+            console.print(
+                f"Run {run.id} {'is cancelled' if run.state == 'cancelled' else 'stops after its step'}."
+            )
+        return
+    if method not in METHODS:
+        raise TrainingError(f"The method {method} is not known; expected one of: {', '.join(METHODS)}.")
     with database.write() as session:
         chosen = store.get_dataset(session, dataset)
         run = store.add_run(
@@ -96,15 +119,19 @@ def train(
     with database.read() as session:
         adapter = next((a for a in adapters.all_of(session) if a.id == run.adapter_id), None)
     if as_json:
-        print_json(
-            {
-                **run.model_dump(exclude={"lease_token", "lease_owner", "lease_until"}),
-                "adapter": adapter.name if adapter else None,
-            }
-        )
+        print_json(_facts(run) | {"adapter": adapter.name if adapter else None})
     elif adapter is not None:
         console.print(
-            f"Candidate {adapter.name} is made. Put it in use with: briefbox adapters promote {adapter.name}"
+            f"{adapter.name} is made ({adapter.state}). {run.verdict.get('sentence', '')}", soft_wrap=True
+        )
+        if run.verdict.get("decision") == "promoted" and adapter.state == "candidate":
+            console.print(f"Put it in use with: briefbox adapters promote {adapter.name}")
+    elif run.state == "cancelled":
+        console.print(f"Run {run.id} was cancelled.")
+    elif "model" in run.verdict:
+        console.print(
+            f"A whole model is made: {run.verdict['model']}. {run.verdict.get('sentence', '')} Use it with BRIEFBOX_BASE_MODEL.",
+            soft_wrap=True,
         )
     elif not wait:
         console.print(f"Run {run.id} is asked for. See how it goes with: briefbox train --status")
@@ -127,34 +154,44 @@ def _wait(database: Database, settings: Settings, run: TrainingRun, *, quiet: bo
                 )
             if run.total_steps:
                 loss = "" if run.loss is None else f", loss {run.loss:.3f}"
+                left = (
+                    "" if run.seconds_left is None else f", {max(run.seconds_left / 60, 0):.0f} minutes left"
+                )
+                doing = f"step {run.step} of {run.total_steps}{loss}{left}"
                 bar.update(
                     task,
-                    description=f"run {run.id}: step {run.step} of {run.total_steps}{loss}",
+                    description=f"run {run.id}: {doing if run.stage in ('', 'training') else run.stage}",
                     total=run.total_steps,
                     completed=run.step,
                 )
     return run
 
 
-def _print_runs(database: Database, *, as_json: bool) -> None:
+def _facts(run: TrainingRun) -> dict[str, Any]:
+    return run.model_dump(exclude={"lease_token", "lease_owner", "lease_until"})
+
+
+def _print_runs(database: Database, settings: Settings, *, as_json: bool) -> None:
     with database.read() as session:
         runs = store.runs(session)
+        schedule = retraining.look(session, settings)
     if as_json:
-        print_json([r.model_dump(exclude={"lease_token", "lease_owner", "lease_until"}) for r in runs])
+        print_json({"runs": [_facts(run) for run in runs], "schedule": str(schedule)})
         return
     print_table(
         "Training runs",
-        ["run", "state", "step", "loss", "asked for", "by", "error"],
+        ["run", "state", "step", "loss", "asked for", "by", "what came of it"],
         [
             (
                 r.id,
-                r.state,
+                r.stage or r.state,
                 f"{r.step}/{r.total_steps}",
                 "" if r.loss is None else f"{r.loss:.3f}",
                 age(r.created_at),
                 r.created_by,
-                r.error,
+                r.error or r.verdict.get("sentence", ""),
             )
             for r in runs
         ],
     )
+    console.print(f"{schedule}.")
