@@ -47,7 +47,10 @@ def test_a_correction_becomes_the_adapter_in_use(
     )
     stack.start_all()
     stack.start("training", "worker", "--queue", "training")
-    stack.append(make_email(1), make_email(2))
+    # Two different letters: copies of one would collapse in the harvest.
+    stack.append(
+        make_email(1), make_email(2, body="Thanks, the lamp came today and looks lovely in our hall.\n")
+    )
     wait_for(lambda: stack.num_briefs() == 2, "two briefs", seconds=240)
 
     with stack.database.write() as session:
