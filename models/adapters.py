@@ -66,6 +66,18 @@ class Adapters:
         if (slot := self._slots.pop(name, None)) is not None:
             self._remove(slot)
 
+    def merge(self, name: str) -> Any:
+        """Fold an adapter into the weights and return the plain model; this object is of no use afterwards.
+
+        Raises AdapterError when it is not resident or the sums are not finite.
+        """
+        if name not in self._slots:
+            raise AdapterError(f"The adapter {name} is not resident; load it first.")
+        try:
+            return self._peft.merge_and_unload(safe_merge=True, adapter_names=[self._slots[name]])
+        except ValueError as error:
+            raise AdapterError(f"The adapter {name} cannot be merged ({error}).") from error
+
     @contextmanager
     def use(self, name: str) -> Iterator[None]:
         """Inside the block the model computes with this adapter, or with the bare base for "".

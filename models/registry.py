@@ -147,6 +147,22 @@ def read_card(path: Path) -> AdapterCard:
         ) from error
 
 
+def card_of_model(path: Path) -> AdapterCard | None:
+    """The card of a whole model that was trained or merged here; None for any other base model.
+
+    Raises AdapterError when it is not of this version.
+    """
+    if not (path / CARD_FILE).is_file():
+        return None
+    card = read_card(path)
+    check_card(card)
+    if card.prompt_version != PROMPT_VERSION:
+        raise AdapterError(
+            f"The model in {path} was trained with prompt {card.prompt_version}, but this version of briefbox asks with {PROMPT_VERSION}; train again, or set BRIEFBOX_BASE_MODEL to another."
+        )
+    return card
+
+
 def verify_adapter(path: Path, base: BaseModel, expected_sha256: str | None = None) -> VerifiedAdapter:
     """Read an adapter and check that it is whole, harmless and made for `base`.
 

@@ -47,7 +47,7 @@ from models.prompt import (
     special_ids,
 )
 from models.quiet import quiet_transformers
-from models.registry import verify_adapter
+from models.registry import card_of_model, verify_adapter
 from models.session import Prefix, Session, compute_prefix
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Prepared:
     """What all prompts with the same categories and adapter share."""
 
     prefix: Prefix
-    # Log-probabilities of the labels [labels] when there is nothing to judge; none under an adapter.
+    # Log-probabilities of the labels [labels] when there is nothing to judge; none where it was trained.
     priors: dict[BriefField, Tensor] = field(default_factory=dict)
 
 
@@ -98,7 +98,8 @@ class TransformersEngine:
         _check_length(settings, self.model)
         pack_linears(self.model)
         self._adapters = Adapters(self.model)
-        self._cards: dict[str, AdapterCard] = {}
+        own = card_of_model(self.base.path)
+        self._cards: dict[str, AdapterCard] = {"": own} if own is not None else {}
         self._stop = _stop_mask(self.tokenizer, self.model)
         self._prepared: dict[tuple[str, tuple[int, ...]], Prepared] = {}
         self.clock: dict[str, float] = {}  # seconds since the start by part: prefill, labels, decode
@@ -296,7 +297,9 @@ class TransformersEngine:
             if len(self._prepared) >= MAX_PREPARED:
                 del self._prepared[next(iter(self._prepared))]
             prefix = compute_prefix(self.model, key[1])
-            priors = {} if batch.adapter else self._priors(prefix, batch.requests[0])
+            # What was trained on these questions, as an adapter or as a whole, has no habit to divide out.
+            trained = batch.adapter in self._cards
+            priors = {} if trained else self._priors(prefix, batch.requests[0])
             self._prepared[key] = Prepared(prefix, priors)
         return self._prepared[key]
 

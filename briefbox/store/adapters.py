@@ -132,6 +132,18 @@ def shadow(session: Session, name: str | None, *, actor: str) -> Adapter | None:
     return adapter
 
 
+def usable(session: Session, name: str) -> Adapter:
+    """The adapter of this name. Raises NotFoundError; ConflictError when it was rejected or removed."""
+    adapter = get(session, name)
+    _refuse_unusable(adapter)
+    return adapter
+
+
+def note_merged(session: Session, name: str, folder: str, *, actor: str) -> None:
+    """Write down that a whole model was made of an adapter, and where."""
+    audit_log.record(session, actor, "adapter merged", name, folder=folder)
+
+
 def decision(adapter: Adapter) -> str:
     """What the gate said: promoted (it passed), rejected, not enough data; "" where it was never judged."""
     return str(adapter.card.get("verdict", {}).get("decision", ""))

@@ -13,13 +13,14 @@ from safetensors.torch import save_file
 from sqlmodel import select
 from typer.testing import CliRunner, Result
 
+import models.merge
 from briefbox.cli import app
 from briefbox.db import Database, migrate, now
 from briefbox.errors import AdapterError, BriefboxError, ConflictError, NotFoundError
 from briefbox.schemas import AdapterCard
 from briefbox.settings import get_settings
 from briefbox.store import mailboxes
-from briefbox.tables import Adapter, Mailbox, Promotion
+from briefbox.tables import Adapter, AuditEntry, Mailbox, Promotion
 from models.base import resolve_base_model
 from models.engine import FakeEngine
 from models.prompt import PROMPT_VERSION
@@ -310,3 +311,24 @@ def test_the_disagreements_stand_alone(run: Run) -> None:
     assert "none that nobody has decided" in run("shadow", "--disagreements").output
     assert json.loads(run("shadow", "--disagreements", "--json").output) == []
     assert CliRunner().invoke(app, ["adapters", "shadow", "a", "--disagreements"]).exit_code == 2
+
+
+# --- merge
+
+
+def test_a_rejected_adapter_is_not_made_a_base_model(run: Run, tmp_path: Path) -> None:
+    out = str(tmp_path / "merged")
+    assert "was rejected" in str(run("merge", "rejected", "--out", out, fails=ConflictError).exception)
+
+
+def test_what_was_merged_is_said_and_audited(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = models.merge.Comparison(of=24, largest=0.001, equal_texts=23, worst="Idea", changed="")
+    monkeypatch.setattr(models.merge, "merge", lambda *_, **__: found)
+    said = run("merge", "a", "--out", str(tmp_path / "merged")).output
+    assert "24 of 24 probe emails get the same labels" in said
+    assert f"BRIEFBOX_BASE_MODEL={tmp_path / 'merged'}" in said.replace("\n", "")
+    with open_database().read() as session:
+        entry = session.exec(select(AuditEntry).where(AuditEntry.action == "adapter merged")).one()
+    assert (entry.object, entry.detail) == ("a", {"folder": str(tmp_path / "merged")})
