@@ -290,3 +290,16 @@ def test_what_is_needed_is_not_removed(database: Database, mailbox: Mailbox, mak
         assert "c" not in {row.name for row in adapters.all_of(session)}
         with pytest.raises(NotFoundError, match="Adapters: own, trial, b"):
             adapters.get(session, "none")
+
+
+def test_two_promotions_at_the_same_moment_leave_one_champion(
+    database: Database, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("a", "b")
+    promote(database, "a")
+    # What the second of two transactions sees that began before the first one was committed.
+    monkeypatch.setattr(adapters, "champion", lambda _: None)
+    with pytest.raises(ConflictError, match="at the same moment"):
+        promote(database, "b")
+    assert states(database) == {"a": "champion", "b": "candidate"}
+    assert history(database) == [("promote", "a", "")]
