@@ -1,0 +1,93 @@
+"""Make the starter adapter: one command, from the starter set to a folder that a new installation begins with.
+
+    python -m training.starter FOLDER [--epochs 4] [--rank 8] [--learning-rate 1e-3] [--step-tokens 1024]
+                               [--weight priority=1.5 ...]
+
+It trains on the training part, stops by and calibrates on the validation part, and never sees the held-out part;
+what it scores there is for `python -m bench.starter FOLDER`.
+"""
+
+import argparse
+import logging
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+from briefbox.errors import BriefboxError
+from briefbox.schemas import AdapterCard, TrainingProgress
+from briefbox.settings import Settings, load_settings
+from training.dataset import write_lines
+from training.seeds import NAME, read_seeds
+
+BATCH = 16
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description="Make the starter adapter.")
+    parser.add_argument("folder", type=Path, help="where to write it; must not exist yet")
+    parser.add_argument("--epochs", type=float, default=4)
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--step-tokens", type=int, default=1024)
+    parser.add_argument("--weight", action="append", default=[], metavar="FIELD=WEIGHT")
+    parser.add_argument("--models", type=Path, help="folder of converted base models")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    settings = load_settings(
+        epochs=arguments.epochs,
+        lora_rank=arguments.rank,
+        learning_rate=arguments.learning_rate,
+        train_tokens=arguments.step_tokens,
+        models_dir=arguments.models,
+    )
+    weights = dict(pair.split("=") for pair in arguments.weight)
+    try:
+        card = make(settings, arguments.folder, {field: float(value) for field, value in weights.items()})
+    except BriefboxError as error:
+        logging.error("%s", error)
+        return 1
+    logging.info("%s in %.0f s: %s", card.name, card.settings["seconds"], card.scores)
+    return 0
+
+
+def make(settings: Settings, folder: Path, field_weights: dict[str, float]) -> AdapterCard:
+    """Train, calibrate and write the card with its fingerprint. Raises BriefboxError."""
+    from models.base import resolve_base_model
+    from models.engine import make_engine
+    from models.registry import write_card
+    from training.calibration import fit_temperatures
+    from training.evaluate import predict
+    from training.finetune import Data, finetune
+    from training.probes import fingerprint
+
+    seeds = read_seeds()
+    learned, validation = ([e for e in seeds if e.split == part] for part in ("train", "validation"))
+    digest = sha256(write_lines([*learned, *validation])).hexdigest()
+
+    def on_progress(progress: TrainingProgress, /) -> None:
+        left = f", {progress.seconds_left / 60:.0f} minutes left" if progress.seconds_left else ""
+        loss = f", loss {progress.loss:.3f}" if progress.loss is not None else ""
+        logging.info("step %d of %d%s%s", progress.step, progress.total_steps, loss, left)
+
+    card = finetune(
+        Data(learned, validation, NAME, digest, field_weights),
+        resolve_base_model(settings),
+        settings,
+        folder,
+        on_progress=on_progress,
+        name=NAME,
+    )
+    engine = make_engine(settings)
+    name = engine.load_adapter(folder)
+    answers = predict(engine, validation, name, batch_size=BATCH)
+    card = card.model_copy(update={"temperatures": fit_temperatures(validation, answers.briefs)})
+    write_card(folder, card)
+    engine.load_adapter(folder)
+    card = card.model_copy(update={"fingerprint": fingerprint(engine, name)})
+    write_card(folder, card)
+    return card
+
+
+if __name__ == "__main__":
+    sys.exit(main())
