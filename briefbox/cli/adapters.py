@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from briefbox.cli.context import actor, database_for
+from briefbox.cli.evaluate import evaluate
 from briefbox.cli.merge import merge
 from briefbox.cli.output import age, console, print_json, print_table
 from briefbox.cli.rollback import rollback
@@ -19,6 +20,7 @@ from briefbox.tables import Adapter, Promotion
 adapters_app = typer.Typer(
     help="LoRA adapters: what was trained, and which one is in use.", no_args_is_help=True
 )
+adapters_app.command("evaluate")(evaluate)
 adapters_app.command("rollback")(rollback)
 adapters_app.command("merge")(merge)
 
