@@ -140,8 +140,10 @@ def test_an_altered_file_of_a_fetched_model_is_found(settings: Settings, name: s
     assert not answers(settings, base.path)["checksums"].ok
 
 
-def test_the_default_categories_are_those_of_the_first_migration() -> None:
+def test_the_default_categories_are_those_of_the_migrations() -> None:
     from importlib import import_module
 
-    migration = import_module("briefbox.migrations.versions.0001_first_tables")
-    assert [(c.name, c.description) for c in DEFAULT_CATEGORIES] == list(migration.CATEGORIES)
+    versions = "briefbox.migrations.versions"
+    *first, other = import_module(f"{versions}.0001_first_tables").CATEGORIES
+    later = import_module(f"{versions}.0003_learning_loop").CANCELLATION
+    assert [(c.name, c.description) for c in DEFAULT_CATEGORIES] == [*first, later, other]
