@@ -4,7 +4,7 @@
                                [--weight priority=1.5 ...]
 
 It trains on the training part, stops by and calibrates on the validation part, and never sees the held-out part;
-what it scores there is for `python -m bench.starter FOLDER`.
+what it scores there is for `python -m bench.starter FOLDER`. The same command again goes on where a killed one was.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import logging
 import sys
 from hashlib import sha256
 from pathlib import Path
+from shutil import rmtree
 
 from briefbox.errors import BriefboxError
 from briefbox.schemas import AdapterCard, TrainingProgress
@@ -77,7 +78,9 @@ def make(settings: Settings, folder: Path, field_weights: dict[str, float]) -> A
         folder,
         on_progress=on_progress,
         name=NAME,
+        checkpoints=(checkpoints := folder.with_name(f".{folder.name}-checkpoints")),
     )
+    rmtree(checkpoints, ignore_errors=True)
     engine = make_engine(settings)
     name = engine.load_adapter(folder)
     answers = predict(engine, validation, name, batch_size=BATCH)
