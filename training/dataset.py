@@ -28,6 +28,7 @@ from briefbox.tables import Correction, Dataset, User
 from training.quality import clean, disagreeing_agents
 from training.redact import redact_example
 from training.splits import assign
+from training.tabular import Imported
 
 FOLDER = "datasets"
 SALT_FILE = "salt"
@@ -60,7 +61,7 @@ def harvest(session: Session, settings: Settings, *, actor: str) -> HarvestResul
     redacted: Counter[str] = Counter()
     judged: list[Example] = []
     for example in _examples(session, keys):
-        harmless, counts = redact_example(example)
+        harmless, counts = redact_example(example, names=settings.redact_names)
         judged.append(harmless)
         redacted += counts
     cleaned = clean(judged, settings, remembered)
@@ -89,6 +90,48 @@ def harvest(session: Session, settings: Settings, *, actor: str) -> HarvestResul
         new=new,
         report=dataset.report,
     )
+
+
+def import_version(
+    session: Session, settings: Settings, found: Imported, *, name: str, actor: str
+) -> tuple[Dataset, bool]:
+    """What a file held (training.tabular) as a dataset version, inside the caller's writing transaction.
+
+    Redacted, without copies and contradictions, and in parts that last, like a harvest. Raises TrainingError when
+    nothing is left, or the data folder cannot be written.
+    """
+    keys = _Keys(settings.data_dir / FOLDER)
+    remembered = store.remembered_splits(session)
+    redacted: Counter[str] = Counter()
+    harmless: list[Example] = []
+    for example in found.examples:
+        sender = keys.make("sender", example.input.sender.strip().lower())
+        keyed = example.model_copy(update={"sender": sender})
+        redacted_one, counts = redact_example(keyed, names=settings.redact_names)
+        harmless.append(redacted_one)
+        redacted += counts
+    cleaned = clean(harmless, settings, remembered)
+    examples = [e for e in assign(cleaned.examples, remembered) if e.split is not None]
+    if straddling := len(cleaned.examples) - len(examples):
+        cleaned.left_out["belongs to what is tested and to what was trained on"] = straddling
+    if found.repeated:
+        cleaned.left_out["the same row again"] = found.repeated
+    if not examples:
+        raise TrainingError(
+            f"{name} has no row to learn from: of {found.num_rows} rows {len(found.bad)} are bad and the others contradict each other. See the reasons with: briefbox dataset import --dry-run"
+        )
+    report = cleaned.report() | {
+        "redacted": dict(redacted),
+        "file": name,
+        "rows": found.num_rows,
+        "bad_rows": [[row.line, row.reason] for row in found.bad],
+        "columns": found.columns,
+        "encoding": found.encoding,
+        "categories": list(found.categories),
+    }
+    dataset, new = write_version(session, settings, examples, source="import", report=report, actor=actor)
+    store.remember_splits(session, {e.id: e.split for e in examples if e.split}, dataset.id)
+    return dataset, new
 
 
 def write_version(

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from briefbox import __version__
-from briefbox.cli import adapters, brief, checks, cost, learning, mailbox, models, people, run
+from briefbox.cli import adapters, brief, checks, cost, datasets, mailbox, models, people, run, train
 from briefbox.cli.output import errors
 from briefbox.errors import BriefboxError
 
@@ -25,8 +25,8 @@ for module in (run, checks, cost, brief):
 app.add_typer(mailbox.app, name="mailbox")
 app.add_typer(people.app, name="user")
 app.add_typer(models.app, name="models")
-app.add_typer(learning.dataset_app, name="dataset")
-app.command("train")(learning.train)
+app.add_typer(datasets.app, name="dataset")
+app.command("train")(train.train)
 app.add_typer(adapters.adapters_app, name="adapters")
 app.add_typer(checks.dead_letters_app, name="dead-letters")
 

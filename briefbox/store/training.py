@@ -108,6 +108,11 @@ def get_dataset(session: Session, name: str | None) -> Dataset:
     return dataset
 
 
+def datasets(session: Session) -> list[Dataset]:
+    """All versions, newest first."""
+    return list(session.exec(select(Dataset).order_by(col(Dataset.id).desc())))
+
+
 def remembered_splits(session: Session) -> dict[str, Split]:
     """The part that each example was given in an earlier version, by example id."""
     return {row.example_id: cast(Split, row.split) for row in session.exec(select(SplitMember))}

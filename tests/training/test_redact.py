@@ -95,3 +95,23 @@ def test_the_same_value_is_the_same_placeholder_in_email_and_brief() -> None:
     assert clean.output.summary == "Wants a call at [phone 2]."
     assert counts["phone"] == 4
     assert "[email]" in clean.input.sender
+
+
+def test_names_are_taken_out_where_that_is_asked_for() -> None:
+    text = (
+        "Dear Ms Okonkwo,\nplease call my wife Sofia back about Tuesday.\nKind regards,\nJonas P. Albrecht\n"
+    )
+    request = request_about(text).model_copy(update={"sender": "Jonas Albrecht <j.a@example.org>"})
+    example = make_example(
+        input=request, output=ExampleOutput(summary="Jonas Albrecht wants Okonkwo to call his wife back.")
+    )
+    kept, _ = redact_example(example)
+    assert kept.input.text == text
+    clean, counts = redact_example(example, names=True)
+    assert (
+        clean.input.text
+        == "Dear Ms [name],\nplease call my wife Sofia back about Tuesday.\nKind regards,\n[name 2]\n"
+    )
+    assert clean.input.sender == "[name 3] <[email]>"
+    assert clean.output.summary == "[name 3] wants [name] to call his wife back."
+    assert counts["name"] == 5

@@ -1,4 +1,4 @@
-"""Commands of the learning loop: dataset harvest and train."""
+"""briefbox train: start a run, see how it goes, cancel it."""
 
 import time
 from typing import Annotated, Any
@@ -16,54 +16,10 @@ from briefbox.store import adapters, retraining
 from briefbox.store import training as store
 from briefbox.tables import TrainingRun
 
-dataset_app = typer.Typer(help="What agents corrected and confirmed, as JSONL.", no_args_is_help=True)
-
 # As training.finetune has them, which is not imported here: it takes seconds.
 METHODS = ("lora", "full", "scratch")
 
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-@dataset_app.command("harvest")
-def harvest(as_json: JSON = False) -> None:
-    """Write the corrections and confirmations of finished conversations as a dataset version."""
-    from training import dataset
-
-    database, settings = database_for()
-    with database.write() as session:
-        result = dataset.harvest(session, settings, actor=actor())
-    if as_json:
-        facts = {
-            "examples": result.num_examples,
-            "corrected": result.num_corrected,
-            "confirmed": result.num_confirmed,
-            "unfinished": result.num_unfinished,
-            "new": result.new,
-        }
-        made = result.dataset
-        print_json(
-            {
-                **facts,
-                "dataset": made.name if made else None,
-                "path": str(settings.data_dir / made.path) if made else None,
-                "hash": made.content_hash if made else None,
-            }
-        )
-        return
-    waiting = (
-        f" {result.num_unfinished} corrected conversations are not done yet and are left out until they are."
-        if result.num_unfinished
-        else ""
-    )
-    if result.dataset is None:
-        console.print(f"Nothing to harvest: no finished conversation was corrected or confirmed.{waiting}")
-        return
-    state = "written" if result.new else "exists already with the same content"
-    console.print(
-        f"{result.dataset.name} {state}: {result.num_examples} examples ({result.num_corrected} corrected, {result.num_confirmed} confirmed)."
-        f"{waiting}\n{settings.data_dir / result.dataset.path}",
-        soft_wrap=True,
-    )
 
 
 def train(
