@@ -10,7 +10,7 @@ from fastapi.staticfiles import StaticFiles
 
 from briefbox.db import Database
 from briefbox.settings import Settings
-from desk import auth, conversation, cost, problems, queue, status
+from desk import auth, conversation, cost, problems, queue, status, training
 from desk.context import Desk
 from desk.live import Live
 from desk.pages import STATIC, load_pages
@@ -33,7 +33,14 @@ def create_app(database: Database, settings: Settings) -> FastAPI:
     # A new page goes into the second list: who is not signed in gets nothing unless it stands in the first.
     for router in (auth.public, status.public):
         app.include_router(router)
-    for router in (queue.router, conversation.router, status.router, cost.router, auth.router):
+    for router in (
+        queue.router,
+        conversation.router,
+        status.router,
+        cost.router,
+        training.router,
+        auth.router,
+    ):
         app.include_router(router, dependencies=[Depends(auth.signed_in)])
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_api_route("/favicon.ico", _favicon, methods=["GET"])
