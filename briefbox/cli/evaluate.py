@@ -37,12 +37,19 @@ def evaluate(
         str | None, typer.Option(help="Compare with this adapter, `base` or `champion`, in the same run.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many examples.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write a page (HTML) with plots and every changed example.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the plots alone, as .svg or .png.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score an adapter on a set of examples: labels, confidences, summaries, grounding, speed."""
     from models.engine import make_engine
     from training.evaluate import changed, predict, score
+    from training.report import PLOT_SUFFIXES, write_page, write_plot
 
+    if plot is not None and plot.suffix.lower() not in PLOT_SUFFIXES:  # before minutes of work
+        raise TrainingError(f"{plot} ends in {plot.suffix or 'nothing'}; a plot is written as .svg or .png.")
     database, settings = database_for()
     examples = _examples(database, settings, dataset, split)[:limit]
     names = [name] if against is None else [name, against]
@@ -63,6 +70,11 @@ def evaluate(
             )
     found = [score(examples, each) for each in answers]
     differing = changed(examples, answers[1], answers[0]) if len(answers) == 2 else ()
+    if page is not None:
+        what = f"{' and '.join(names)} on {dataset or 'the newest version'} ({split})"
+        write_page(page, names, found, differing, title=what)
+    if plot is not None:
+        write_plot(plot, names, found)
     if as_json:
         facts: dict[str, Any] = {
             wanted: each.model_dump(mode="json") for wanted, each in zip(names, found, strict=True)
@@ -81,7 +93,10 @@ def evaluate(
                     f"  {field}: {before!r} -> {change.after[field]!r}  (right: {wanted!r})", highlight=False
                 )
     if len(differing) > SHOWN:
-        console.print(f"\nand {len(differing) - SHOWN} more; --json has all.")
+        console.print(f"\nand {len(differing) - SHOWN} more; --json and --page have all.")
+    for written in (page, plot):
+        if written is not None:
+            console.print(f"Written: {written}", soft_wrap=True)
 
 
 def _examples(database: Database, settings: Settings, dataset: str | None, split: str) -> list[Example]:
@@ -121,20 +136,9 @@ def _load(database: Database, settings: Settings, engine: "Engine", name: str) -
 
 
 def _print(names: list[str], found: "list[Evaluation]") -> None:
-    rows: list[tuple[object, ...]] = []
-    for field in found[0].labels:
-        for metric in ("accuracy", "macro_f1", "ece"):
-            rows.append(
-                (f"{field} {metric.replace('_', ' ')}", *(_cell(e.value(f"{field}/{metric}")) for e in found))
-            )
-    rows.append(("urgent recall", *(_cell(e.urgent_recall) for e in found)))
-    for field in found[0].texts:
-        for metric in ("rouge1", "rouge2", "rougeL", "edit", "kept", "words"):
-            rows.append((f"{field} {metric}", *(_cell(e.value(f"{field}/{metric}")) for e in found)))
-    rows.append(("facts grounded", *(_cell(e.grounding.rate) for e in found)))
-    rows.append(("kept unchanged", *(_cell(e.kept) for e in found)))
-    rows.append(("seconds an email, median", *(_cell(e.seconds_median) for e in found)))
-    rows.append(("memory, GB", *(f"{e.memory / 1e9:.1f}" for e in found)))
+    from training.report import table
+
+    rows = [(title, *map(_cell, values)) for title, values in table(found)]
     print_table(f"{found[0].n} examples", ["", *names], rows)
     for name, each in zip(names, found, strict=True):
         print_table(
