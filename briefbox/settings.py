@@ -205,6 +205,10 @@ class Settings(BaseSettings):
     )
 
     # --- training
+    starter_adapter: bool = Field(
+        default=True,
+        description="Put the adapter that comes with briefbox in use on a new installation with the packaged base model.",
+    )
     lora_rank: Annotated[int, Field(ge=1, le=256)] = Field(default=8, description="Rank of LoRA adapters.")
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1e-3, description="Peak learning rate of fine-tuning."

@@ -7,14 +7,13 @@ earlier run is used.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from briefbox.db import Database
 from briefbox.schemas import AdapterCard, Example, ProgressCallback, TrainingProgress
 from briefbox.settings import Settings
-from briefbox.store.adapters import champion
-from models.engine import Engine, make_engine
+from models.engine import make_engine
 from models.registry import write_card
 from training import probes
 from training.calibration import LEAST_LABELS, fit_temperatures
@@ -25,16 +24,25 @@ from training.seeds import read_seeds
 BATCH = 16
 
 
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """The adapter that briefs mail now, to compare with."""
+
+    name: str
+    folder: Path
+    weights_sha256: str
+
+
 def judge(
-    database: Database,
     settings: Settings,
     examples: Sequence[Example],
     card: AdapterCard,
     folder: Path,
+    in_use: InUse | None,
     *,
     on_progress: ProgressCallback,
 ) -> AdapterCard:
-    """Judge what lies in `folder`; writes its card anew and returns it.
+    """Judge what lies in `folder`; writes its card anew and returns it. `in_use` None: the bare base is in use.
 
     Raises ModelError, AdapterError, OutOfMemoryError, and what `on_progress` raises.
     """
@@ -57,7 +65,7 @@ def judge(
     # 2. The same test for all three.
     tell = _teller(on_progress, "evaluating")
     test = [e for e in examples if e.split == "test"]
-    before = _load_champion(database, settings, engine)
+    before = engine.load_adapter(in_use.folder, in_use.name, in_use.weights_sha256) if in_use else ""
     rules = Rules.from_settings(settings)
     learned = [e for e in examples if e.split in ("train", None)]
     # With too few emails nothing can pass: the slow probes would change no verdict.
@@ -81,15 +89,6 @@ def judge(
     )
     write_card(folder, card)
     return card
-
-
-def _load_champion(database: Database, settings: Settings, engine: Engine) -> str:
-    """The adapter in use, made resident; "" for the bare base."""
-    with database.read() as session:
-        row = champion(session)
-    if row is None:
-        return ""
-    return engine.load_adapter(settings.data_dir / row.path, row.name, row.weights_sha256)
 
 
 def _teller(on_progress: ProgressCallback, stage: str) -> Callable[[int, int], Any]:

@@ -26,6 +26,7 @@ from briefbox.errors import (
 from briefbox.schemas import AdapterCard, Example, ProgressCallback, TrainingProgress
 from briefbox.settings import Settings
 from briefbox.store import training as store
+from briefbox.store.adapters import champion
 from briefbox.tables import Adapter, Dataset, TrainingRun
 from training.dataset import read_dataset
 from training.lease import Lease
@@ -94,7 +95,7 @@ def _work(
     # Imported here: torch takes seconds, and a second delivery should return at once.
     from models.base import resolve_base_model
     from training.finetune import Data, finetune
-    from training.judge import judge
+    from training.judge import InUse, judge
     from training.seeds import replay
 
     # 1. What to learn from.
@@ -126,7 +127,10 @@ def _work(
         checkpoints=_checkpoints(settings, training_run.id),
     )
     # 3. Judge: candidate, the adapter in use and the bare base, on the same test part in one go.
-    card = judge(database, settings, examples, card, folder / name, on_progress=lease.on_progress)
+    with database.read() as session:
+        row = champion(session)
+    in_use = InUse(row.name, settings.data_dir / row.path, row.weights_sha256) if row is not None else None
+    card = judge(settings, examples, card, folder / name, in_use, on_progress=lease.on_progress)
     # 4. Register.
     if training_run.method == "lora":
         _register(database, settings, lease, folder / name, card, training_run)

@@ -2,9 +2,10 @@
 
     python -m training.starter FOLDER [--epochs 4] [--rank 8] [--learning-rate 1e-3] [--step-tokens 1024]
                                [--weight priority=1.5 ...]
+    python -m training.starter FOLDER --judge      judge one that is there already once more
 
-It trains on the training part, stops by and calibrates on the validation part, and never sees the held-out part;
-what it scores there is for `python -m bench.starter FOLDER`. The same command again goes on where a killed one was.
+It trains on the training part, stops by and calibrates on the validation part, and never learns from the held-out
+part, on which the gate judges it against the bare base model. `python -m bench.starter FOLDER` has the other baselines. The same command again goes on where a killed one was.
 """
 
 import argparse
@@ -20,8 +21,6 @@ from briefbox.settings import Settings, load_settings
 from training.dataset import write_lines
 from training.seeds import NAME, read_seeds
 
-BATCH = 16
-
 
 def main() -> int:
     """See the module."""
@@ -33,6 +32,7 @@ def main() -> int:
     parser.add_argument("--step-tokens", type=int, default=1024)
     parser.add_argument("--weight", action="append", default=[], metavar="FIELD=WEIGHT")
     parser.add_argument("--models", type=Path, help="folder of converted base models")
+    parser.add_argument("--judge", action="store_true", help="judge only")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = load_settings(
@@ -44,52 +44,50 @@ def main() -> int:
     )
     weights = dict(pair.split("=") for pair in arguments.weight)
     try:
-        card = make(settings, arguments.folder, {field: float(value) for field, value in weights.items()})
+        if not arguments.judge:
+            make(settings, arguments.folder, {field: float(value) for field, value in weights.items()})
+        card = judge_starter(settings, arguments.folder)
     except BriefboxError as error:
         logging.error("%s", error)
         return 1
-    logging.info("%s in %.0f s: %s", card.name, card.settings["seconds"], card.scores)
+    logging.info("%s in %.0f s: %s", card.name, card.settings["seconds"], card.verdict["sentence"])
     return 0
 
 
 def make(settings: Settings, folder: Path, field_weights: dict[str, float]) -> AdapterCard:
-    """Train, calibrate and write the card with its fingerprint. Raises BriefboxError."""
+    """Train and write. Raises BriefboxError."""
     from models.base import resolve_base_model
-    from models.engine import make_engine
-    from models.registry import write_card
-    from training.calibration import fit_temperatures
-    from training.evaluate import predict
     from training.finetune import Data, finetune
-    from training.probes import fingerprint
 
     seeds = read_seeds()
     learned, validation = ([e for e in seeds if e.split == part] for part in ("train", "validation"))
     digest = sha256(write_lines([*learned, *validation])).hexdigest()
-
-    def on_progress(progress: TrainingProgress, /) -> None:
-        left = f", {progress.seconds_left / 60:.0f} minutes left" if progress.seconds_left else ""
-        loss = f", loss {progress.loss:.3f}" if progress.loss is not None else ""
-        logging.info("step %d of %d%s%s", progress.step, progress.total_steps, loss, left)
 
     card = finetune(
         Data(learned, validation, NAME, digest, field_weights),
         resolve_base_model(settings),
         settings,
         folder,
-        on_progress=on_progress,
+        on_progress=_tell,
         name=NAME,
         checkpoints=(checkpoints := folder.with_name(f".{folder.name}-checkpoints")),
     )
     rmtree(checkpoints, ignore_errors=True)
-    engine = make_engine(settings)
-    name = engine.load_adapter(folder)
-    answers = predict(engine, validation, name, batch_size=BATCH)
-    card = card.model_copy(update={"temperatures": fit_temperatures(validation, answers.briefs)})
-    write_card(folder, card)
-    engine.load_adapter(folder)
-    card = card.model_copy(update={"fingerprint": fingerprint(engine, name)})
-    write_card(folder, card)
     return card
+
+
+def judge_starter(settings: Settings, folder: Path) -> AdapterCard:
+    """Temperatures, verdict and fingerprint for the card. Raises BriefboxError."""
+    from models.registry import read_card
+    from training.judge import judge
+
+    return judge(settings, read_seeds(), read_card(folder), folder, None, on_progress=_tell)
+
+
+def _tell(progress: TrainingProgress, /) -> None:
+    left = f", {progress.seconds_left / 60:.0f} minutes left" if progress.seconds_left else ""
+    loss = f", loss {progress.loss:.3f}" if progress.loss is not None else ""
+    logging.info("%s: %d of %d%s%s", progress.stage, progress.step, progress.total_steps, loss, left)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from briefbox.settings import PREFIX, Settings, load_settings
 from briefbox.store import mailboxes, secrets, users
 from briefbox.tables import Brief, Conversation, Correction, Email, Mailbox
 from ingest.parse import parse_email
+from training.default_adapter import install_starter
 
 INBOX_USER = "support@larkspur.example"
 DEFAULT_PORT = 8025
@@ -289,6 +290,7 @@ class _Run:
         self.imap.__enter__()
         try:
             migrate(self.database)
+            install_starter(self.database, self.settings)
             self._prepare()
             self.supervisor.start()
             self._await_desk()

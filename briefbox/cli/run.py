@@ -28,7 +28,7 @@ def up() -> None:
     """Run everything on this machine and keep it running. Ctrl-C stops it cleanly."""
     settings = settings_for("up")
     database = open_database(settings, check=False)
-    migrate(database)
+    prepare(database, settings)
     stop = stop_on_signals()
     supervisor = Supervisor(settings)
     try:
@@ -123,8 +123,19 @@ def migrate_command(
     """Bring the database's tables to this version."""
     settings = settings_for("migrate")
     database = open_database(settings, check=False)
-    migrate(database, revision)
+    if revision == "head":
+        prepare(database, settings)
+    else:
+        migrate(database, revision)
     console.print(f"{database.shown_address} is at revision {revision_of(database)}.", soft_wrap=True)
+
+
+def prepare(database: Database, settings: Settings) -> None:
+    """What a new installation needs before its first process: tables, and the adapter that comes with briefbox."""
+    from training.default_adapter import install_starter
+
+    migrate(database)
+    install_starter(database, settings)
 
 
 def stop_on_signals() -> threading.Event:
