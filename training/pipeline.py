@@ -113,7 +113,7 @@ def _work(
     name = f"{training_run.method}-run{training_run.id:04}"
     card = finetune(
         Data(
-            [*learned, *replay(settings.replay_examples)],
+            [*learned, *replay(settings.replay_examples, learned)],
             part(examples, "validation"),
             dataset.name,
             dataset.content_hash,

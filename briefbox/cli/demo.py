@@ -91,7 +91,7 @@ class Demo:
 
     def show(self, num_emails: int | None) -> str:
         """Run until Ctrl-C. Returns what went wrong, or ""."""
-        with self._running() as run:
+        with self.running() as run:
             console.print("\n[bold]Open the agent queue[/] (one-time sign-in):")
             console.print(f"  {run.link}\n", soft_wrap=True, style="cyan")
             console.print(
@@ -122,7 +122,7 @@ class Demo:
         seen: set[int] = set()
         waits: list[float] = []
         corrected = ""
-        with self._running() as run:
+        with self.running() as run:
             drip = Thread(target=self._drip, args=(run, num_emails, CHECK_INTERVAL_SECONDS), daemon=True)
             drip.start()
             deadline = time.monotonic() + timeout
@@ -159,10 +159,10 @@ class Demo:
             f"PASSED: {num_emails} emails briefed, one corrected through the desk, audit clean.",
             style="green",
         )
-        self._clean_up()
+        self.clean_up()
         return ""
 
-    def _correct_over_http(self, run: "_Run") -> str:
+    def _correct_over_http(self, run: "DemoRun") -> str:
         """Sign in with the link, correct the first row's priority by the page's own form, and look for the row it must leave."""
         with httpx.Client(
             base_url=run.settings.desk_address, follow_redirects=True, timeout=30, trust_env=False
@@ -196,10 +196,11 @@ class Demo:
 
     # --- the parts
 
-    def _running(self) -> "_Run":
-        return _Run(self)
+    def running(self) -> "DemoRun":
+        """Everything that runs, as a context."""
+        return DemoRun(self)
 
-    def _drip(self, run: "_Run", num_customer: int | None, interval: float) -> None:
+    def _drip(self, run: "DemoRun", num_customer: int | None, interval: float) -> None:
         """Put samples into the inbox, one by one, until `num_customer` of them were customer mail."""
         samples = _samples()
         wanted = num_customer or sum(_is_customer(raw) for raw in samples)
@@ -220,7 +221,7 @@ class Demo:
     def _num_customer(self) -> int:
         return sum(sent.customer for sent in list(self.sent))
 
-    def _new_briefs(self, run: "_Run", seen: set[int]) -> list[tuple[Brief, Conversation]]:
+    def _new_briefs(self, run: "DemoRun", seen: set[int]) -> list[tuple[Brief, Conversation]]:
         with run.database.read() as session:
             query = (
                 select(Brief, Conversation)
@@ -234,7 +235,7 @@ class Demo:
         seen.update(b.email_id for b, _ in rows)
         return rows
 
-    def _waited(self, run: "_Run", brief: Brief) -> float:
+    def _waited(self, run: "DemoRun", brief: Brief) -> float:
         with run.database.read() as session:
             created = session.get_one(Email, brief.email_id).created_at
         return max(0.0, (brief.created_at - created).total_seconds())
@@ -264,12 +265,13 @@ class Demo:
             table.add_row(*row)
         console.print(table)
 
-    def _clean_up(self) -> None:
+    def clean_up(self) -> None:
+        """Remove the temporary folder."""
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
 
-class _Run:
+class DemoRun:
     """Everything that runs during one demo, started and stopped in order."""
 
     def __init__(self, demo: Demo) -> None:
@@ -285,7 +287,7 @@ class _Run:
         self.database: Database = open_database(self.settings, check=False)
         self.link = ""
 
-    def __enter__(self) -> "_Run":
+    def __enter__(self) -> "DemoRun":
         console.print("starting: embedded IMAP server, Valkey, poller, worker with the model, desk ...")
         self.imap.__enter__()
         try:
@@ -305,7 +307,7 @@ class _Run:
         self.database.close()
         self.imap.__exit__(None, None, None)
         if not self.demo.times.all_briefed:
-            self.demo._clean_up()
+            self.demo.clean_up()
 
     def _prepare(self) -> None:
         row = Mailbox(

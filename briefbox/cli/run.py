@@ -51,10 +51,19 @@ def demo(
             help="Run without a person: exit 0 when the emails are briefed, one is corrected over HTTP and the audit is clean.",
         ),
     ] = False,
+    loop: Annotated[
+        bool,
+        typer.Option(
+            "--loop",
+            help="Show the learning loop instead: correction, harvest, training, gate, promotion, a better brief, roll-back. Takes some ten minutes on two cores.",
+        ),
+    ] = False,
     emails: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1000, help="How many customer emails arrive. Default: all samples; with --check 12."
+            min=1,
+            max=1000,
+            help="How many customer emails arrive. Default: all samples; with --check 12, with --loop 64.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address the desk listens on.")] = "127.0.0.1",
@@ -73,7 +82,12 @@ def demo(
 
     stop = stop_on_signals()
     runner = Demo(host=host, port=port, engine=engine, interval=interval, data_dir=data_dir, stop=stop)
-    problem = runner.check(emails or 12, timeout=timeout) if check else runner.show(emails)
+    if loop:
+        from briefbox.cli.loop import Loop
+
+        problem = Loop(runner, num_emails=emails or 64, timeout=timeout).show()
+    else:
+        problem = runner.check(emails or 12, timeout=timeout) if check else runner.show(emails)
     if problem:
         raise typer.Exit(1)
 

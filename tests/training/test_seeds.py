@@ -6,9 +6,10 @@ from collections import Counter
 import pytest
 
 from briefbox.categories import DEFAULT_CATEGORIES
-from briefbox.schemas import PRIORITIES, Example
+from briefbox.schemas import PRIORITIES, Example, ExampleOutput
 from models.grounding import Evidence
-from training.seeds import part_of, read_seeds, replay
+from tests.training.conftest import make_example
+from training.seeds import HOUSE_RULE, part_of, read_seeds, replay
 
 # No two emails share so long a run of words.
 RUN = 8
@@ -82,3 +83,20 @@ def test_the_held_out_part_is_fixed_and_never_replayed(seeds: list[Example]) -> 
     ]  # fmt: skip
     assert {e.split for e in replay(10_000)} == {"train"}
     assert replay(50) == replay(200)[:50]
+
+
+def test_what_is_replayed_does_not_argue_with_a_house_rule() -> None:
+    plain = replay(300)
+    assert all(example.output.priority for example in plain)
+    own = [
+        make_example(n, output=ExampleOutput(priority="urgent", category="shipping"))
+        for n in range(HOUSE_RULE)
+    ]
+    followed = replay(300, own)
+    assert [e.id for e in followed] == [e.id for e in plain]
+    for before, after in zip(plain, followed, strict=True):
+        quiet = before.output.category == "shipping" and before.output.priority != "urgent"
+        assert after.output.priority == (None if quiet else before.output.priority)
+        assert after.output.summary == before.output.summary
+    assert any(e.output.priority is None for e in followed)
+    assert replay(300, own[:-1]) == plain, "a few examples are no rule"
