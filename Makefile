@@ -35,7 +35,7 @@ FAST := not dovecot and not postgres and not browser and not weights and not gpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup check lint test peer lock secrets clean FORCE
+.PHONY: help demo loop setup check lint test peer lock secrets clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ help: ## this list
 # No shell stands between make and briefbox, so Ctrl-C and SIGTERM reach it.
 demo: $(RUNTIME_STAMP) ## the whole product with a demo mailbox (options: ARGS="--help")
 	@.venv/bin/briefbox demo $(ARGS)
+
+loop: $(RUNTIME_STAMP) ## the learning loop from end to end: correction, harvest, training, gate, promotion, roll-back
+	@.venv/bin/briefbox demo --loop $(ARGS)
 
 setup: $(DEV_STAMP) ## everything for development into .venv; `make demo` and `make test` call it as needed
 

@@ -19,6 +19,12 @@ FOLDER = "adapters"
 ACTOR = "installation"
 
 
+def shipped(settings: Settings) -> Path | None:
+    """The starter's folder, where it goes with these settings: the packaged base, an engine that loads adapters."""
+    fits = settings.engine == "transformers" and settings.base_model == PACKAGED_MODEL
+    return STARTER if fits and settings.starter_adapter and (STARTER / "card.json").exists() else None
+
+
 def install_starter(database: Database, settings: Settings, source: Path = STARTER) -> str:
     """Put the starter in use where nothing was ever trained or promoted. Returns its name, or "".
 

@@ -47,7 +47,10 @@ def brief(
         str, typer.Option(help="Engine in place of BRIEFBOX_ENGINE: transformers, openai or fake.")
     ] = "",
     adapter: Annotated[
-        Path | None, typer.Option(help="Folder of a LoRA adapter to write the briefs with.")
+        Path | None,
+        typer.Option(
+            help="Folder of a LoRA adapter to write the briefs with. Default: the one that comes with briefbox, for the packaged model."
+        ),
     ] = None,
     categories: Annotated[
         Path | None,
@@ -69,6 +72,7 @@ def brief(
     """
     from briefbox.categories import DEFAULT_CATEGORIES
     from briefbox.cli.email_files import Reader, read_categories
+    from training.default_adapter import shipped
 
     overrides = {"engine": engine, "brief_language": text_language}
     settings = load_settings(**{name: value for name, value in overrides.items() if value})
@@ -77,7 +81,7 @@ def brief(
         written_in="" if settings.brief_language == "email" else settings.brief_language,
         max_bytes=settings.max_email_bytes,
     )
-    run = _Run(settings, adapter, as_json=as_json)
+    run = _Run(settings, adapter or shipped(settings), as_json=as_json)
     try:
         with _progress() as bar:
             task = bar.add_task("emails", total=None)
