@@ -350,6 +350,10 @@ def _train(
             report_to="none",
             disable_tqdm=True,
         )
+        # With several GPUs in sight the trainer would split a batch among them; a pack can't be split. Reading `device`
+        # counts them, and comes first.
+        if arguments.device.type == "cuda":
+            arguments._n_gpu = 1
         reporter = _Reporter(on_progress)
         stopping = [EarlyStoppingCallback(early_stopping_patience=PATIENCE)] if validation else []
         trainer = _AnswerTrainer(
