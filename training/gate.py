@@ -10,13 +10,16 @@ from typing import Any, Literal
 from briefbox.schemas import Example, Frozen
 from briefbox.settings import Settings
 from training.evaluate import LABEL_FIELDS, Answers, Evaluation, check_same, quality, score
-from training.metrics import bootstrap
+from training.metrics import ClassScore, bootstrap
 from training.probes import Flip, Memorised
 
 # A class is judged on its own from so many test emails on, and two of them at least must have been lost.
 MIN_CLASS_SUPPORT = 8
 MIN_CLASS_LOSS = 2
 MIN_URGENT = 3
+# Whoever calls nearly everything urgent misses nothing: its recall is no achievement to be measured by when it is right
+# less than half as often, and the new model is better by a measure in which recall weighs four times as much.
+CRIES_WOLF = 0.5
 MIN_CONVERSATIONS = 5
 # Below so many seconds an email, a ratio measures the machine and not the model.
 LEAST_SECONDS = 0.02
@@ -200,11 +203,23 @@ def _urgent(new: Evaluation, old: Evaluation, rules: Rules) -> Check:
             sentence=f"the test part has {count} urgent emails, too few to say how well they are recognised.",
         )
     found, before = (round(c.recall * c.support) for c in (one, other))
+    if other.precision < CRIES_WOLF * one.precision and _f2(one) > _f2(other):
+        return Check(
+            rule="urgent recall",
+            passed=True,
+            sentence=f"it recognises {found} of {one.support} urgent emails and is right in {one.precision:.0%} of what it calls urgent; the model in use {before}, but it is right in {other.precision:.0%} only.",
+        )
     return Check(
         rule="urgent recall",
         passed=one.recall >= other.recall - rules.urgent_recall_drop - 1e-9,
         sentence=f"it recognises {found} of {one.support} urgent emails, and the model in use {before}.",
     )
+
+
+def _f2(scores: ClassScore) -> float:
+    """F-measure in which recall weighs four times as much as precision (van Rijsbergen 1979, beta = 2)."""
+    both = 4 * scores.precision + scores.recall
+    return 5 * scores.precision * scores.recall / both if both else 0.0
 
 
 def _classes(new: Evaluation, old: Evaluation, rules: Rules) -> list[Check]:
@@ -215,6 +230,8 @@ def _classes(new: Evaluation, old: Evaluation, rules: Rules) -> list[Check]:
         for label, scores in new.labels[field].classes.items():
             before = old.labels[field].classes.get(label)
             if before is None or scores.support < MIN_CLASS_SUPPORT:
+                continue
+            if before.precision < CRIES_WOLF * scores.precision and _f2(scores) > _f2(before):
                 continue
             drop = before.recall - scores.recall
             lost = round(drop * scores.support)
