@@ -236,3 +236,23 @@ def test_changed_examples_stand_side_by_side_the_greatest_loss_first() -> None:
         ("brief-1", "normal", "high"),
     ]
     assert found[0].better < 0 < found[1].better
+
+
+def test_trap_a_model_that_calls_everything_urgent_is_no_measure_of_recall() -> None:
+    examples = judged_set()
+    everything = Answers(
+        "wolf",
+        tuple(e.id for e in examples),
+        tuple(brief("urgent", str(e.output.category)) for e in examples),
+        (0.1,) * len(examples),
+        1e9,
+    )
+    # 1. One of twenty missed, and right whenever it says urgent: better than all urgent.
+    found = verdict(examples, answers(examples, [0]), None, everything)
+    assert found.decision == "promoted"
+    check = next(check for check in found.checks if check.rule == "urgent recall")
+    assert "right in 25% only" in check.sentence
+    # 2. But not when it misses most of them.
+    missed = [n for n in range(80) if n % 4 == 0][:15]
+    found = verdict(examples, answers(examples, missed), None, everything)
+    assert (found.decision, found.rule) == ("rejected", "urgent recall")
