@@ -80,3 +80,19 @@ def test_one_that_the_gate_did_not_pass_is_not_put_in_use(
     (source / "card.json").write_text(json.dumps(card | {"verdict": {"decision": "not enough data"}}))
     with pytest.raises(ConflictError, match="The gate has not passed"):
         install_starter(database, real, source)
+
+
+def test_what_ships_was_made_for_this_prompt_from_this_starter_set() -> None:
+    from hashlib import sha256
+
+    from training.dataset import write_lines
+    from training.seeds import read_seeds
+
+    card = AdapterCard.model_validate_json((STARTER / "card.json").read_text())
+    assert card.prompt_version == PROMPT_VERSION
+    assert card.verdict["decision"] == "promoted"
+    assert card.fingerprint
+    assert sha256((STARTER / "adapter_model.safetensors").read_bytes()).hexdigest() == card.weights_sha256
+    seeds = read_seeds()
+    learned = [e for split in ("train", "validation") for e in seeds if e.split == split]
+    assert sha256(write_lines(learned)).hexdigest() == card.dataset_hash
