@@ -12,7 +12,7 @@ from briefbox.schemas import AdapterCard
 from briefbox.settings import Settings
 from briefbox.store import adapters
 from models.prompt import PROMPT_VERSION
-from training.default_adapter import install_starter
+from training.default_adapter import STARTER, install_starter
 
 
 @pytest.fixture
