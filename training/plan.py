@@ -17,7 +17,7 @@ CPU_BUDGET = 2_400_000_000
 FREE_SHARE = 0.5
 # Forward and backward of a frozen base are about equal; computing activations again is one forward more.
 COST, COST_CHECKPOINTING = 2.0, 3.0
-# Floats that autograd keeps for each token and layer, in widths of the hidden and of the inner layer (measured
+# Values that autograd keeps for each token and layer, in widths of the hidden and of the inner layer (measured
 # on the default model with LoRA on all linear layers: docs/training-log.md).
 KEPT_HIDDEN, KEPT_INNER = 14, 5
 # Logits, their softmax and their gradient.
@@ -41,6 +41,7 @@ def make_plan(model: Any, rows: Sequence[Row], settings: Settings, device: torch
         hidden=config.hidden_size,
         inner=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         vocabulary=config.vocab_size,
+        value_bytes=next(model.parameters()).element_size(),
         rows=rows,
         step_tokens=settings.train_tokens,
         budget=_budget(device, _optimizer_bytes(model)),
@@ -53,11 +54,12 @@ def choose(
     hidden: int,
     inner: int,
     vocabulary: int,
+    value_bytes: int,
     rows: Sequence[Row],
     step_tokens: int,
     budget: float,
 ) -> Plan:
-    """See make_plan; pure. `budget` in bytes, `step_tokens` as BRIEFBOX_TRAIN_TOKENS."""
+    """See make_plan; pure. `budget` in bytes, `step_tokens` as BRIEFBOX_TRAIN_TOKENS, `value_bytes` of one activation."""
     prefix = max(len(row.prefix) for row in rows)
     longest = max(len(row) for row in rows)
     answers = sum(row.num_targets for row in rows) / sum(len(row.own) for row in rows)
@@ -65,8 +67,9 @@ def choose(
     for packs, checkpointing in product((1, 2, 3, 4, 6, 8, 12, 16), (False, True)):
         tokens = max(step_tokens // packs, longest)
         own = max(tokens - prefix, 1)
-        layer = (KEPT_HIDDEN * hidden + KEPT_INNER * inner) * 4
-        kept = layers * hidden * 4 + layer if checkpointing else layers * layer
+        layer = (KEPT_HIDDEN * hidden + KEPT_INNER * inner) * value_bytes
+        kept = layers * hidden * value_bytes + layer if checkpointing else layers * layer
+        # Logits are float32 in any case.
         size = tokens * kept + own * answers * vocabulary * 4 * KEPT_LOGITS
         cost = (COST_CHECKPOINTING if checkpointing else COST) * tokens / own
         if size <= budget and (best is None or cost < best[0]):

@@ -14,7 +14,15 @@ from models.prompt import PROMPT_VERSION
 from models.registry import read_card, verify_adapter
 from models.transformers_engine import TransformersEngine
 from tests.training.conftest import make_example, request_about
-from training.finetune import Data, answer_loss, finetune, last_checkpoint, learning_rate_share
+from training.finetune import (
+    Data,
+    _add_lora,
+    _load_model,
+    answer_loss,
+    finetune,
+    last_checkpoint,
+    learning_rate_share,
+)
 from training.rows import Batches, Row, encode_example, pack, packed_tokens
 
 FOUR = [make_example(number) for number in range(1, 5)]
@@ -196,6 +204,28 @@ def test_a_pack_gives_the_loss_and_the_gradient_of_its_rows_alone(
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for (name, one), (_, other) in zip(packed.named_parameters(), plain.named_parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_lora_beside_a_bfloat16_base_keeps_its_own_precision_and_nearly_the_gradient(
+    tokenizer: Any, settings: Settings, tiny_folder: Path, base: BaseModel, checkpointing: bool
+) -> None:
+    batch = pack(four_rows(tokenizer, settings))
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        model = _add_lora(_load_model(base, dtype), settings.lora_rank)
+        if checkpointing:
+            model.enable_input_require_grads()
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        answer_loss(model, batch).backward()
+        learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        assert {p.dtype for p in learned.values()} == {torch.float32}
+        gradients.append(torch.cat([p.grad.flatten() for p in learned.values() if p.grad is not None]))
+    whole, half = gradients
+    assert torch.nn.functional.cosine_similarity(whole, half, dim=0) > 0.99
+    assert half.norm().item() == pytest.approx(whole.norm().item(), rel=0.05)
 
 
 def test_every_row_is_in_each_epoch_once_and_packs_keep_their_size(
