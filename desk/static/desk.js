@@ -87,10 +87,10 @@
       return all(".row", list).find((row) => row.getBoundingClientRect().bottom > 0) || null;
     }
 
-    // Where a row belongs: the row it stands before, null for the end, undefined for "on another page".
-    function place(order) {
+    // Where a row belongs: the other row it stands before, null for the end, undefined for "on another page".
+    function place(order, old) {
       if (after && order <= after) return undefined;
-      const next = all(".row", list).find((row) => row.dataset.order > order);
+      const next = all(".row", list).find((row) => row !== old && row.dataset.order > order);
       return next || (more ? undefined : null);
     }
 
@@ -102,7 +102,7 @@
         replace(old, change);
         return true;
       }
-      const before = stays ? place(change.order) : undefined;
+      const before = stays ? place(change.order, old) : undefined;
       if (!old && before === undefined) return true;
       const kept = force ? null : anchor();
       if (kept && ((old && old.dataset.order <= kept.dataset.order) || (before !== undefined && change.order <= kept.dataset.order))) {
@@ -113,7 +113,7 @@
         old.remove();
       } else {
         const row = old ? replace(old, change) : parse(change.html).firstElementChild;
-        if (before !== row) list.insertBefore(row, before);
+        list.insertBefore(row, before);
         row.classList.add("fresh");
         if (focused) $(".row-link", row).focus({ preventScroll: true });
         if (!old) announce(`New: ${$("h2", row).textContent}`);

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from briefbox.db import Database
 from briefbox.schemas import Grounding, Sentence
 from briefbox.store import users
-from briefbox.tables import Correction, User
+from briefbox.tables import Correction, Email, User
 from tests.desk.conftest import *  # noqa: F403 - its fixtures
 from tests.desk.conftest import Inbox
 from tests.flow.conftest import wait_for
@@ -82,6 +82,17 @@ def test_a_new_row_slides_in_without_a_reload(page: Any, inbox: Inbox) -> None:
     )
     page.get_by_role("link", name="It came while the page was open").wait_for(timeout=5000)
     assert page.evaluate("window.notReloaded") is True
+
+
+def test_a_row_that_moves_past_no_other_row_is_still_renewed(page: Any, inbox: Inbox) -> None:
+    # The page shows it without a brief; its brief then changes its place in the order, but there is no other row.
+    number = inbox.receive("A mail on its own")
+    page.get_by_role("link", name="A mail on its own").wait_for(timeout=5000)
+    [email] = inbox.all(Email)
+    inbox.brief(email.id, headline="It is urgent now", priority="urgent")
+    page.get_by_role("link", name="It is urgent now").wait_for(timeout=5000)
+    assert page.locator(".row").count() == 1
+    assert page.locator(f"#row-{number}").count() == 1
 
 
 def test_a_priority_is_corrected_by_one_key(page: Any, inbox: Inbox) -> None:
