@@ -211,12 +211,12 @@ class Settings(BaseSettings):
     )
     lora_rank: Annotated[int, Field(ge=1, le=256)] = Field(default=8, description="Rank of LoRA adapters.")
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1e-3, description="Peak learning rate of fine-tuning."
+        default=2e-3, description="Peak learning rate of fine-tuning."
     )
-    epochs: Annotated[float, Field(gt=0, le=100)] = Field(default=2, description="Passes over the dataset.")
+    epochs: Annotated[float, Field(gt=0, le=100)] = Field(default=3, description="Passes over the dataset.")
     train_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = Field(
         default=8192,
-        description="Tokens per step of fine-tuning: rows of the dataset are packed until a step holds about so many.",
+        description="Most tokens per step of fine-tuning: rows of the dataset are packed until a step holds about so many. A small dataset is learned in smaller steps.",
     )
     replay_examples: Annotated[int, Field(ge=0, le=100_000)] = Field(
         default=300,

@@ -22,6 +22,9 @@ COST, COST_CHECKPOINTING = 2.0, 3.0
 KEPT_HIDDEN, KEPT_INNER = 14, 5
 # Logits, their softmax and their gradient.
 KEPT_LOGITS = 3
+# A small dataset is learned in smaller steps, so that an epoch has so many: a few large ones teach hardly anything
+# (docs/training-log.md). But a step holds at least as much of its own as of the common prefix.
+STEPS_PER_EPOCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,10 @@ def choose(
     step_tokens: int,
     budget: float,
 ) -> Plan:
-    """See make_plan; pure. `budget` in bytes, `step_tokens` as BRIEFBOX_TRAIN_TOKENS, `value_bytes` of one activation."""
+    """See make_plan; pure. `budget` in bytes, `step_tokens` at most (BRIEFBOX_TRAIN_TOKENS), `value_bytes` of one activation."""
     prefix = max(len(row.prefix) for row in rows)
     longest = max(len(row) for row in rows)
+    step_tokens = min(step_tokens, _small_step(rows, prefix))
     answers = sum(row.num_targets for row in rows) / sum(len(row.own) for row in rows)
     best: tuple[float, Plan] | None = None
     for packs, checkpointing in product((1, 2, 3, 4, 6, 8, 12, 16), (False, True)):
@@ -79,6 +83,12 @@ def choose(
             f"The longest example has {longest} tokens, which do not fit into {budget / 1e9:.1f} GB of memory; lower BRIEFBOX_MAX_EMAIL_TOKENS, or free memory."
         )
     return best[1]
+
+
+def _small_step(rows: Sequence[Row], prefix: int) -> int:
+    """Tokens of a step of which an epoch has STEPS_PER_EPOCH."""
+    own = sum(len(row.own) for row in rows) / STEPS_PER_EPOCH
+    return round(prefix + max(own, prefix))
 
 
 def _optimizer_bytes(model: Any) -> float:
