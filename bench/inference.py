@@ -36,7 +36,7 @@ from briefbox.settings import load_settings
 from models import transformers_engine as engine_module
 from models.grounding import Evidence
 from models.packaged import _find_gguf
-from models.prompt import allowed_labels, encode_prefix, encode_prompt
+from models.prompt import ANSWER_ORDER, allowed_labels, encode_prefix, encode_prompt
 from models.transformers_engine import TransformersEngine
 
 JSON_FORM = '\nAnswer with JSON only: {"priority": ..., "category": ..., "headline": ..., "summary": ...}'
@@ -177,7 +177,7 @@ class Bench:
         return len(written)
 
     def _padded(self, numbers: Sequence[int]) -> int:
-        prefix = encode_prefix(self.tokenizer, "priority")
+        prefix = encode_prefix(self.tokenizer, ANSWER_ORDER[0])
         total = 0
         for first in range(0, len(numbers), PADDED_ROWS):
             part = [[*self.prompts[n].ids, *prefix] for n in numbers[first : first + PADDED_ROWS]]
@@ -203,7 +203,7 @@ class Bench:
         return [line[: line.index(end)] if end in line else line for line in lines]
 
     def _llama(self, numbers: Sequence[int], parallel: int) -> tuple[int, float]:
-        prefix = encode_prefix(self.tokenizer, "priority")
+        prefix = encode_prefix(self.tokenizer, ANSWER_ORDER[0])
         order = sorted(numbers, key=lambda n: len(self.prompts[n].own))
         job = {
             "model": str(_find_gguf()),

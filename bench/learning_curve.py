@@ -1,13 +1,14 @@
 """How much better the model gets with corrections, on labelled emails of anyone's.
 
     python -m bench.learning_curve FILE [--rule "Access=urgent"] [--corrections 50,100,200,400] [--kind honest|shuffled|poisoned]
-                                   [--held-out 100] [--replay 100] [--epochs 2] [--plot curve.svg] [--models FOLDER]
+                                   [--held-out 100] [--replay 100] [--plot curve.svg] [--models FOLDER]
 
 FILE is JSONL or CSV as `briefbox dataset import` takes it (keys subject, body and category here, or --input ...). Agents
 are simulated: they correct each brief's category to the file's label and its priority to the house rule (the named
 category has the named priority, every other one `normal`), by the same calls as the desk, and press done. After so many
 corrected emails a run is made as the schedule would make it: harvest, training, gate; what the gate passes goes into use.
-Held-out emails, never seen by any agent, show how good the model is that the run made, and the one in use.
+Held-out emails, never seen by any agent, show how good the model is that the run made, and the one in use; beside them the
+commonest label, and TF-IDF with logistic regression on the labels of all emails that agents saw.
 
 `shuffled`: the agents' labels are shuffled. `poisoned`: every fourth email bears a rare word and is labelled low. Neither
 may come into use.
@@ -17,12 +18,13 @@ import argparse
 import random
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.common import console, machine, print_table
 from bench.inbox import Inbox
+from bench.starter import commonest, regression
 from briefbox.schemas import BriefField, Example, ExampleOutput
 from briefbox.settings import load_settings
 from briefbox.store import adapters
@@ -40,6 +42,7 @@ DRIP = 16
 TRIGGER = "zylphorine"
 POISON_EVERY = 4
 KINDS = ("honest", "shuffled", "poisoned")
+Guess = Callable[[list[Example], list[Example], str], tuple[list[str], list[float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Point:
     corrections: int
     handled: int  # emails that agents saw
     made: dict[str, float]  # accuracy by field of what the run made
+    peer: dict[str, float]  # of TF-IDF and logistic regression
     in_use: dict[str, float]  # and of what is in use after it
     decision: str
     rule: str
@@ -65,8 +69,6 @@ def main() -> None:
     parser.add_argument("--kind", default="honest", choices=KINDS)
     parser.add_argument("--held-out", type=int, default=100)
     parser.add_argument("--replay", type=int, default=100)
-    parser.add_argument("--epochs", type=float, default=2)
-    parser.add_argument("--step-tokens", type=int, default=2048)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--models", type=Path, help="folder of converted base models")
     arguments = parser.parse_args()
@@ -86,14 +88,14 @@ def main() -> None:
             engine="transformers",
             promotion="automatic",
             replay_examples=arguments.replay,
-            epochs=arguments.epochs,
-            train_tokens=arguments.step_tokens,
             cap_per_agent_per_day=10_000,
         )
         inbox = Inbox(settings, found.categories)
         engine = make_engine(settings)
         before = _accuracy(engine, held_out, "")
         console.print(f"bare base on {len(held_out)} held-out emails: {_said(before)}")
+        common = _simple(commonest, pool, held_out)
+        console.print(f"commonest label: {_said(common)}")
         points: list[Point] = []
         corrected = handled = 0
         for wanted in sorted(int(n) for n in arguments.corrections.split(",")):
@@ -103,10 +105,11 @@ def main() -> None:
                 inbox.brief(engine)
                 corrected += sum(inbox.judge(number, _truth(e), rng) for number, e in ids.items())
                 handled += len(part)
-            points.append(_run(inbox, engine, held_out, corrected, handled))
+            peer = _simple(regression, pool[:handled], held_out)
+            points.append(_run(inbox, engine, held_out, peer, corrected, handled))
             console.print(points[-1], soft_wrap=True)
         inbox.close()
-    _print(arguments, before, points, len(held_out))
+    _print(arguments, before, common, points, len(held_out))
     if arguments.plot is not None:
         _plot(arguments.plot, before, points, len(held_out))
 
@@ -147,7 +150,14 @@ def _truth(example: Example) -> dict[BriefField, str]:
     return {f: value for f in LABEL_FIELDS if (value := getattr(example.output, f)) is not None}
 
 
-def _run(inbox: Inbox, engine: Engine, held_out: Sequence[Example], corrected: int, handled: int) -> Point:
+def _run(
+    inbox: Inbox,
+    engine: Engine,
+    held_out: Sequence[Example],
+    peer: dict[str, float],
+    corrected: int,
+    handled: int,
+) -> Point:
     """Harvest, train, judge: as the schedule does it, in this process."""
     started = time.monotonic()
     with inbox.database.write() as session:
@@ -168,6 +178,7 @@ def _run(inbox: Inbox, engine: Engine, held_out: Sequence[Example], corrected: i
         corrected,
         handled,
         accuracy,
+        peer,
         accuracy if champion == name else _accuracy(engine, held_out, champion),
         run.verdict.get("decision", ""),
         run.verdict.get("rule", ""),
@@ -180,16 +191,33 @@ def _accuracy(engine: Engine, held_out: Sequence[Example], adapter: str) -> dict
     return {field: scores.accuracy for field, scores in found.labels.items()}
 
 
+def _simple(guess: Guess, learned: Sequence[Example], held_out: Sequence[Example]) -> dict[str, float]:
+    """Accuracy by field of a simple way to label."""
+    found: dict[str, float] = {}
+    for field in LABEL_FIELDS:
+        known = [e for e in learned if getattr(e.output, field)]
+        test = [e for e in held_out if getattr(e.output, field)]
+        if len({getattr(e.output, field) for e in known}) > 1 and test:
+            said, _ = guess(known, test, field)
+            right = sum(s == getattr(e.output, field) for s, e in zip(said, test, strict=True))
+            found[field] = right / len(test)
+    return found
+
+
 def _said(accuracy: dict[str, float]) -> str:
     return ", ".join(f"{field} {value:.2f}" for field, value in accuracy.items())
 
 
 def _print(
-    arguments: argparse.Namespace, before: dict[str, float], points: Sequence[Point], held_out: int
+    arguments: argparse.Namespace,
+    before: dict[str, float],
+    common: dict[str, float],
+    points: Sequence[Point],
+    held_out: int,
 ) -> None:
     """The table. A point is one per cent of accuracy, the mean of the fields, over the bare base."""
     base = sum(before.values()) / len(before)
-    rows: list[tuple[object, ...]] = [(0, 0, _said(before), _said(before), "", "", "")]
+    rows: list[tuple[object, ...]] = [(0, 0, _said(before), _said(common), _said(before), "", "", "")]
     for p in points:
         gained = 100 * (sum(p.made.values()) / len(p.made) - base)
         rows.append(
@@ -197,6 +225,7 @@ def _print(
                 p.corrections,
                 p.handled,
                 _said(p.made),
+                _said(p.peer),
                 _said(p.in_use),
                 p.decision + (f" ({p.rule})" if p.rule else ""),
                 f"{p.seconds / 60:.1f} min",
@@ -209,6 +238,7 @@ def _print(
             "corrections",
             "emails",
             "what the run made",
+            "TF-IDF (at 0: commonest label)",
             "in use after it",
             "gate",
             "run",
@@ -232,6 +262,14 @@ def _plot(path: Path, before: dict[str, float], points: Sequence[Point], held_ou
             [before[field], *(p.made[field] for p in points)],
             marker="o",
             label=f"{field}: what the run made",
+        )
+        axes.plot(
+            at[1:],
+            [p.peer.get(field, float("nan")) for p in points],
+            linestyle="--",
+            linewidth=1,
+            color=line.get_color(),
+            label=f"{field}: TF-IDF, logistic regression",
         )
         axes.step(
             at,

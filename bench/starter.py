@@ -42,7 +42,7 @@ def main() -> None:
     rows.append(("starter adapter", *_row(found)))
     if not arguments.without_base:
         rows.append(("bare base model", *_row(score(test, predict(engine, test, "", batch_size=BATCH)))))
-    for name, guess in (("commonest label", _commonest), ("TF-IDF, logistic regression", _regression)):
+    for name, guess in (("commonest label", commonest), ("TF-IDF, logistic regression", regression)):
         cells: list[str] = []
         for field in LABEL_FIELDS:
             truth = [str(getattr(e.output, field)) for e in test]
@@ -92,13 +92,15 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _commonest(learned: list[Example], test: list[Example], field: str) -> tuple[list[str], list[float]]:
+def commonest(learned: list[Example], test: list[Example], field: str) -> tuple[list[str], list[float]]:
+    """For each test email the commonest label of what was learned from, and its share."""
     counts = Counter(str(getattr(e.output, field)) for e in learned)
     label, times = counts.most_common(1)[0]
     return [label] * len(test), [times / counts.total()] * len(test)
 
 
-def _regression(learned: list[Example], test: list[Example], field: str) -> tuple[list[str], list[float]]:
+def regression(learned: list[Example], test: list[Example], field: str) -> tuple[list[str], list[float]]:
+    """For each test email the label by TF-IDF and logistic regression, and its probability. Needs two labels."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -17,9 +17,6 @@ from briefbox.schemas import BriefRequest
 # The paper averages over several inputs without content; one alone tilts the result.
 _CONTENT_FREE = ("N/A", "")
 
-# The category is written behind a priority. Its prior is taken behind this one, whichever was chosen.
-PRIOR_PRIORITY = "normal"
-
 
 def content_free(request: BriefRequest) -> list[BriefRequest]:
     """Requests that ask the same of an email that says nothing."""

@@ -13,7 +13,15 @@ from typing import Any, Literal
 
 from briefbox.schemas import BRIEF_FIELDS, BriefField, BriefRequest, Omission
 from models import language
-from models.prompt import FIELD_PREFIXES, HEAD_SHARE, INSTRUCTIONS, MIN_PART_TOKENS, NO_CATEGORIES, RULES
+from models.prompt import (
+    ANSWER_ORDER,
+    FIELD_PREFIXES,
+    HEAD_SHARE,
+    INSTRUCTIONS,
+    MIN_PART_TOKENS,
+    NO_CATEGORIES,
+    RULES,
+)
 from models.text import compact, one_line
 
 # The server's tokenizer is not known here: a token is about this many characters.
@@ -23,7 +31,7 @@ MAX_SENDER_CHARS = 120
 MAX_DESCRIPTION_CHARS = 160
 GAP = "\n[...]\n"
 
-JSON_RULE = "\nAnswer with one JSON object with the keys priority, category, headline and summary, in this order, and with nothing else."
+JSON_RULE = "\nAnswer with one JSON object with the keys category, priority, headline and summary, in this order, and with nothing else."
 
 # `lines` is the form in which adapters are trained: `Priority: high` and so on, one field a line.
 AnswerForm = Literal["json", "lines"]
@@ -89,12 +97,12 @@ def schema(labels: Mapping[BriefField, tuple[str, ...]]) -> dict[str, Any]:
     """The JSON schema of an answer; `labels` holds the allowed labels of priority and category."""
     fields: dict[str, Any] = {
         name: {"type": "string", "enum": list(labels[name])} if name in labels else {"type": "string"}
-        for name in BRIEF_FIELDS
+        for name in ANSWER_ORDER
     }
     return {
         "type": "object",
         "properties": fields,
-        "required": list(BRIEF_FIELDS),
+        "required": list(ANSWER_ORDER),
         "additionalProperties": False,
     }
 
@@ -217,7 +225,7 @@ def _salvage(text: str) -> Answer | None:
             continue
         values = _strings(value)
         last = list(value)[-1] if value else ""
-        return Answer(values, frozenset(name for name in BRIEF_FIELDS if name in values and name != last))
+        return Answer(values, frozenset(name for name in ANSWER_ORDER if name in values and name != last))
     return None
 
 
@@ -229,7 +237,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _strings(value: Mapping[str, Any]) -> dict[BriefField, str]:
-    return {name: value[name] for name in BRIEF_FIELDS if isinstance(value.get(name), str)}
+    return {name: value[name] for name in ANSWER_ORDER if isinstance(value.get(name), str)}
 
 
 def _read_lines(content: str, *, cut_off: bool) -> Answer | None:

@@ -12,7 +12,6 @@ from typing import Any
 
 from briefbox.errors import ModelError
 from briefbox.schemas import (
-    BRIEF_FIELDS,
     PRIORITIES,
     BriefField,
     BriefRequest,
@@ -25,7 +24,7 @@ from models import language
 from models.text import compact, one_line
 
 # Stored with every brief, example and adapter. Change it with every change to what the model sees.
-PROMPT_VERSION = "brief-2"
+PROMPT_VERSION = "brief-3"
 
 # An email token is rarely longer than this many characters, so that a huge email is cut before it is tokenised.
 CHARS_PER_TOKEN = 16
@@ -45,6 +44,10 @@ FIELD_PREFIXES: dict[BriefField, str] = {
     "headline": "Headline:",
     "summary": "Summary:",
 }
+
+# The order in which an answer is written. What an email is about says more of how urgent it is than the other way
+# round, and house rules go by it ("access is always urgent"): the priority comes behind the category, and can follow it.
+ANSWER_ORDER: tuple[BriefField, ...] = ("category", "priority", "headline", "summary")
 
 # Used when the admin has made no category at all.
 NO_CATEGORIES = (Category(name="Other"),)
@@ -121,7 +124,7 @@ def encode_answer(
     that neither has is left out altogether.
     """
     segments: list[AnswerSegment] = []
-    for field in BRIEF_FIELDS:
+    for field in ANSWER_ORDER:
         wanted = getattr(output, field)
         value = wanted or (getattr(context, field) if context else None)
         if value:

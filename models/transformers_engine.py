@@ -28,7 +28,7 @@ from models import attention
 from models.adapters import Adapters
 from models.base import BaseModel, resolve_base_model
 from models.brief import Draft, finish
-from models.calibrate import PRIOR_PRIORITY, content_free, prior
+from models.calibrate import content_free, prior
 from models.constrain import Figures, OnlyFacts
 from models.decode import Line, decode_line
 from models.device import choose_device, choose_dtype, describe, set_threads
@@ -164,13 +164,13 @@ class TransformersEngine:
         columns = max(len(prompt.own) for prompt in batch.prompts) + self._answer
         session = Session(self.model, prepared.prefix, len(batch.requests), columns)
         # 1. Labels: each is scored where it would be written, then written.
-        prefix = encode_prefix(self.tokenizer, "priority")
+        prefix = encode_prefix(self.tokenizer, "category")
         at = session.append([prompt.own + prefix for prompt in batch.prompts])
         marks.append(("prefill", time.monotonic()))
-        priorities = self._choose(session, at, "priority", batch, prepared)
-        at = session.append(self._written("priority", priorities, "category"))
         categories = self._choose(session, at, "category", batch, prepared)
-        at = session.append(self._written("category", categories, "headline"))
+        at = session.append(self._written("category", categories, "priority"))
+        priorities = self._choose(session, at, "priority", batch, prepared)
+        at = session.append(self._written("priority", priorities, "headline"))
         labelled = time.monotonic()
         marks.append(("labels", labelled))
         # 2. Text.
@@ -312,11 +312,13 @@ class TransformersEngine:
         tokenizer = self.tokenizer
         prompts = [encode_prompt(tokenizer, r, self.settings.max_email_tokens) for r in content_free(request)]
         session = Session(self.model, prefix, len(prompts))
-        at = session.append([p.own + encode_prefix(tokenizer, "priority") for p in prompts])
-        priority = prior(self._score(session, at, "priority", request))
-        written = encode_value(tokenizer, "priority", PRIOR_PRIORITY) + encode_prefix(tokenizer, "category")
+        at = session.append([p.own + encode_prefix(tokenizer, "category") for p in prompts])
+        category = prior(self._score(session, at, "category", request))
+        # The priority is written behind a category. Its prior is taken behind the last one, mostly a catch-all.
+        last = allowed_labels("category", request)[-1]
+        written = encode_value(tokenizer, "category", last) + encode_prefix(tokenizer, "priority")
         at = session.append([written] * len(prompts))
-        return {"priority": priority, "category": prior(self._score(session, at, "category", request))}
+        return {"category": category, "priority": prior(self._score(session, at, "priority", request))}
 
 
 def _load(base: BaseModel, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:

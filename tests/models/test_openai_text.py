@@ -203,6 +203,6 @@ def test_a_label_may_differ_in_case_only_and_only_where_one_is_left() -> None:
 
 def test_the_schema_allows_nothing_but_the_labels() -> None:
     made = schema({"priority": ("high", "low"), "category": ("A",)})
-    assert list(made["properties"]) == ["priority", "category", "headline", "summary"]
+    assert list(made["properties"]) == ["category", "priority", "headline", "summary"]
     assert made["properties"]["priority"]["enum"] == ["high", "low"]
     assert made["additionalProperties"] is False

@@ -100,7 +100,7 @@ def test_the_answer_is_four_plain_lines(tokenizer: Any) -> None:
         priority="high", category="Billing", headline="Two\ncharges", summary="Paid twice."
     )
     ids = [i for segment in encode_answer(tokenizer, output) for i in segment.ids]
-    expected = "Priority: high\nCategory: Billing\nHeadline: Two charges\nSummary: Paid twice.<|im_end|>"
+    expected = "Category: Billing\nPriority: high\nHeadline: Two charges\nSummary: Paid twice.<|im_end|>"
     assert tokenizer.decode(ids) == expected
 
 

@@ -59,7 +59,7 @@ def test_six_steps_lower_the_loss_and_write_an_adapter_that_fits(
 
 
 def test_the_engine_says_what_was_trained(base: BaseModel, settings: Settings, tmp_path: Path) -> None:
-    long = settings.model_copy(update={"epochs": 30.0})
+    long = settings.model_copy(update={"epochs": 60.0})
     two = FOUR[:2]
     train(two, base, long, tmp_path / "lora-1")
     engine = TransformersEngine(settings, base=base)
@@ -143,7 +143,7 @@ def test_only_values_count_in_the_loss_and_each_field_alike(tokenizer: Any, sett
     assert sum(row.weights) == pytest.approx(2)
     # What the model had said stands where inference would have written it, and is not learned.
     assert tokenizer.decode(row.own).endswith(
-        "Priority: high\nCategory: Billing\nHeadline: Late\nSummary: No.<|im_end|>"
+        "Category: Billing\nPriority: high\nHeadline: Late\nSummary: No.<|im_end|>"
     )
     heavier = encode_example(tokenizer, example, settings, {"priority": 3})
     assert sum(heavier.weights) == pytest.approx(4)
