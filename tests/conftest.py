@@ -11,11 +11,19 @@ from sqlmodel import Session
 
 from briefbox.db import Database, migrate
 from briefbox.schemas import FetchedEmail
-from briefbox.settings import Settings, load_settings
+from briefbox.settings import Settings, get_settings, load_settings
 from briefbox.store import ledger, mailboxes
 from briefbox.store.ledger import Arrival
 from briefbox.tables import Mailbox, User
 from ingest.parse import parse_email
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings() -> Iterator[None]:
+    """A process reads its settings once, and all tests share one: what one has read must not reach the next."""
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
 
 
 @pytest.fixture(scope="session")

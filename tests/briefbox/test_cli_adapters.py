@@ -41,7 +41,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.setenv("BRIEFBOX_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("BRIEFBOX_BASE_MODEL", str(base_folder))
     monkeypatch.setenv("BRIEFBOX_ENGINE", "fake")
-    get_settings.cache_clear()  # a process of its own would read them anew
     settings = get_settings()
     settings.ensure_data_dir()
     database = Database(settings.database_address)
@@ -93,7 +92,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     handlers, level = logging.root.handlers[:], logging.root.level
     yield run
     logging.root.handlers[:], logging.root.level = handlers, level
-    get_settings.cache_clear()
 
 
 def verdict_of(name: str) -> dict[str, Any]:

@@ -24,7 +24,6 @@ ROWS = [
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("BRIEFBOX_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "200")
-    get_settings.cache_clear()
     settings = get_settings()
     settings.ensure_data_dir()
     database = Database(settings.database_address)
