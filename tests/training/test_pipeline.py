@@ -57,7 +57,7 @@ def test_a_run_becomes_a_candidate(
 ) -> None:
     run = pipeline.run(database, settings, run_id, owner="w1")
     assert run is not None
-    assert (run.state, run.step, run.total_steps, run.error) == ("done", 3, 3, "")
+    assert (run.state, run.step, run.total_steps, run.error) == ("done", 6, 6, "")
     assert run.loss is not None
     assert run.settings["lora_rank"] == 4
     with database.read() as session:
@@ -254,8 +254,8 @@ def test_an_attempt_that_was_killed_is_gone_on_with(
     change(database, run_id, lease_until=datetime.now(UTC) - timedelta(seconds=1))
     run = pipeline.run(database, settings, None, owner="w2")
     assert run is not None
-    assert (run.state, run.attempts, run.step) == ("done", 2, 3)
-    assert len(steps) == 3 + 1  # two of three steps were not done again
+    assert (run.state, run.attempts, run.step) == ("done", 2, 6)
+    assert len(steps) == 3 + 4  # two of six steps were not done again
     assert folders(settings) == ["lora-run0001"]
 
 
