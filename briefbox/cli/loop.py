@@ -34,8 +34,8 @@ ELSE = "low"
 # What is small here so that two cores need minutes; everything else is as in earnest.
 SETTINGS = {
     "REPLAY_EXAMPLES": "40",
-    "EPOCHS": "3",
-    "TRAIN_TOKENS": "2048",
+    "EPOCHS": "4",
+    "TRAIN_TOKENS": "1024",
     "GATE_MIN_TEST": "10",
     "BATCH_SIZE": "16",
     "TRAIN_AFTER_CORRECTIONS": "0",
