@@ -51,8 +51,8 @@ def main() -> None:
             cells += [f"{scores.accuracy:.3f}", f"{scores.macro_f1:.3f}", _number(scores.ece)]
         rows.append((name, *cells, "", "", "", ""))
     for name, pick in (("first sentence", _first), ("central sentence", _central)):
-        scores = text_scores([str(e.output.summary) for e in test], [pick(e.input.text) for e in test])
-        cells = [f"{scores.rouge1:.3f}", f"{scores.rouge2:.3f}", f"{scores.rougeL:.3f}", ""]
+        texts = text_scores([str(e.output.summary) for e in test], [pick(e.input.text) for e in test])
+        cells = [f"{texts.rouge1:.3f}", f"{texts.rouge2:.3f}", f"{texts.rougeL:.3f}", ""]
         rows.append((name, *[""] * 6, *cells))
     print_table(
         f"{len(test)} held-out starter emails, {len(learned)} to learn from",

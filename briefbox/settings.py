@@ -209,7 +209,14 @@ class Settings(BaseSettings):
         default=True,
         description="Put the adapter that comes with briefbox in use on a new installation with the packaged base model.",
     )
-    lora_rank: Annotated[int, Field(ge=1, le=256)] = Field(default=8, description="Rank of LoRA adapters.")
+    train_start: Literal["starter", "base"] = Field(
+        default="starter",
+        description="What LoRA training begins with: the adapter that comes with briefbox, where it goes with the base model and is not switched off, or the bare base. Never the adapter in use.",
+    )
+    lora_rank: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=8,
+        description="Rank of LoRA adapters that begin with the bare base; others keep the starter's.",
+    )
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         default=2e-3, description="Peak learning rate of fine-tuning."
     )

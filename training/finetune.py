@@ -1,8 +1,9 @@
 """Fine-tuning: examples and a base model become a LoRA adapter, or a whole model, on disk.
 
-Always from the bare base model on the whole dataset, never on top of an earlier adapter, so that an
-adapter depends on nothing but what its card names. The prompt is the one that inference uses
-(models.prompt). Knows no database: progress goes to a callback, which may stop the run by raising.
+Always on the whole dataset and from the same beginning: the bare base model, or the starter adapter beside it
+(docs/decisions/training-begins-with-the-starter.md). Never on top of what an earlier run made, so that an adapter depends
+on nothing but what its card names. The prompt is the one that inference uses (models.prompt). Knows no
+database: progress goes to a callback, which may stop the run by raising.
 """
 
 import json
@@ -17,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -41,10 +42,10 @@ from models.base import BaseModel, file_sha256, publish_folder
 from models.device import choose_device, choose_dtype, describe
 from models.prompt import PROMPT_VERSION
 from models.quiet import quiet_peft, quiet_transformers
-from models.registry import adapter_parts, write_adapter, write_card
+from models.registry import VerifiedAdapter, adapter_parts, verify_adapter, write_adapter, write_card
 from training import attention
 from training.plan import Plan, make_plan
-from training.rows import Batches, Row, encode_example, pack
+from training.rows import UNWRITTEN, Batches, Row, encode_example, pack
 
 METHODS = ("lora", "full", "scratch")
 
@@ -54,9 +55,13 @@ WARM_UP_SHARE = 0.1
 MAX_GRADIENT_NORM = 1.0
 # BRIEFBOX_LEARNING_RATE is LoRA's. Weights that were trained already bear a much smaller one, random ones a bit less.
 RATE_SHARES = {"lora": 1.0, "full": 0.05, "scratch": 0.6}
+# An adapter that knows the task already is not to forget it in the first steps.
+START_RATE_SHARE = 0.5
 # The validation loss is taken so often in an epoch; after so many without a better one the run stops.
 EVALUATIONS_PER_EPOCH = 2
 PATIENCE = 3
+# By fewer examples the best moment can't be told from chance: the run goes to its end, and the schedule calms it.
+MIN_VALIDATION = 20
 # Between evaluations a checkpoint is written this often, so that a kill costs minutes.
 CHECKPOINT_SECONDS = 300.0
 STATE_FILE = "trainer_state.json"
@@ -84,11 +89,13 @@ def finetune(
     name: str,
     method: str = "lora",
     seed: int = 0,
+    start: Path | None = None,
     checkpoints: Path | None = None,
 ) -> AdapterCard:
     """Train and write to `output_dir`, which must not exist yet. Returns the card.
 
-    `lora` writes an adapter; `full` (every weight) and `scratch` (from random weights of the base's
+    `lora` writes an adapter, and begins with the weights (and the rank) of the adapter in the folder `start`
+    where one is given; `full` (every weight) and `scratch` (from random weights of the base's
     configuration) write a whole model in safetensors with its tokenizer, and the card beside it.
     `on_progress` is called once before the first step and after each step; what it raises stops the run and
     nothing is written. With `checkpoints`, a folder, an earlier attempt of the same run is gone on with.
@@ -104,21 +111,28 @@ def finetune(
             [
                 row
                 for example in part
-                if (row := encode_example(tokenizer, example, settings, data.field_weights)).num_targets
+                if (
+                    row := encode_example(tokenizer, example, settings, data.field_weights, share)
+                ).num_targets
             ]
-            for part in (data.train, data.validation)
+            for part, share in ((data.train, UNWRITTEN), (data.validation, 0.0))
         )
+        if len(validation) < MIN_VALIDATION:
+            validation = []
         if not rows:
             raise TrainingError(
                 "There is no example to learn from. Correct or confirm some briefs and press done, then make a dataset with: briefbox dataset harvest"
             )
-        # 2. The frozen base with fresh LoRA weights, or all weights.
+        # 2. The frozen base with LoRA weights, or all weights.
         device = choose_device(settings)
         dtype = choose_dtype(device, settings) if method == "lora" else torch.float32
         set_seed(seed)  # LoRA's first weights are random
         model = _load_model(base, dtype, random=method == "scratch")
+        begin = verify_adapter(start, base) if start is not None and method == "lora" else None
+        rank = int(begin.config["r"]) if begin is not None else settings.lora_rank
         if method == "lora":
-            model = _add_lora(model, settings.lora_rank)
+            model = _add_lora(model, rank, begin)
+        rate = settings.learning_rate * (START_RATE_SHARE if begin is not None else RATE_SHARES[method])
         _check_lengths(rows, model)
         plan = make_plan(model, rows, settings, device)
         # 3. Train.
@@ -130,7 +144,7 @@ def finetune(
             plan,
             on_progress,
             seed=seed,
-            method=method,
+            rate=rate,
             folder=checkpoints,
         )
     card = AdapterCard(
@@ -145,11 +159,16 @@ def finetune(
         method=method,
         settings={
             **(
-                {"lora_rank": settings.lora_rank, "lora_alpha": settings.lora_rank * ALPHA_PER_RANK}
+                {
+                    "lora_rank": rank,
+                    "lora_alpha": rank * ALPHA_PER_RANK,
+                    "start": begin.card.name if begin is not None else "",
+                    "start_sha256": begin.card.weights_sha256 if begin is not None else "",
+                }
                 if method == "lora"
                 else {}
             ),
-            "learning_rate": settings.learning_rate * RATE_SHARES[method],
+            "learning_rate": rate,
             "epochs": settings.epochs,
             "train_tokens": settings.train_tokens,
             "max_email_tokens": settings.max_email_tokens,
@@ -321,7 +340,7 @@ def _train(
     on_progress: ProgressCallback,
     *,
     seed: int,
-    method: str,
+    rate: float,
     folder: Path | None,
 ) -> _Reporter:
     on_cpu = model.device.type == "cpu"
@@ -332,7 +351,7 @@ def _train(
             output_dir=str(folder or scratch),
             num_train_epochs=settings.epochs,
             gradient_accumulation_steps=plan.packs_per_step,
-            learning_rate=settings.learning_rate * RATE_SHARES[method],
+            learning_rate=rate,
             weight_decay=0.0,
             max_grad_norm=MAX_GRADIENT_NORM,
             # Activations of the layers are computed again instead of kept, where they would not fit.
@@ -435,18 +454,23 @@ def _load_model(base: BaseModel, dtype: torch.dtype, *, random: bool = False) ->
         raise _unusable(base, error) from error
 
 
-def _add_lora(model: Any, rank: int) -> Any:
-    """LoRA on every linear layer but the output: more layers at a low rank learn better than few at a high one."""
+def _add_lora(model: Any, rank: int, begin: VerifiedAdapter | None = None) -> Any:
+    """LoRA on every linear layer but the output: more layers at a low rank learn better than few at a high one.
+
+    Fresh, or with the weights of `begin`, in whose layers it then is.
+    """
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
-        lora_alpha=rank * ALPHA_PER_RANK,
+        lora_alpha=rank * ALPHA_PER_RANK if begin is None else begin.config["lora_alpha"],
         lora_dropout=0.0,
-        target_modules="all-linear",
+        target_modules="all-linear" if begin is None else begin.config["target_modules"],
     )
     with quiet_peft():
         # LoRA weights are float32 even where the frozen base is bfloat16: small updates would be rounded away.
         adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+        if begin is not None:
+            set_peft_model_state_dict(adapted, dict(begin.weights))
     # peft would turn every layer's input into float32 for them, and autograd would keep the copies: a fifth more time
     # and a third more memory. `answer_loss` turns the few LoRA weights into bfloat16 instead.
     for module in adapted.modules():

@@ -38,6 +38,7 @@ FOLDER = "adapters"
 CHECKPOINTS = "checkpoints"
 # Stored with the run as it starts, so that it says what it was made with.
 RUN_SETTINGS = (
+    "train_start",
     "lora_rank",
     "learning_rate",
     "epochs",
@@ -94,6 +95,7 @@ def _work(
 ) -> None:
     # Imported here: torch takes seconds, and a second delivery should return at once.
     from models.base import resolve_base_model
+    from training.default_adapter import shipped
     from training.finetune import Data, finetune
     from training.judge import InUse, judge
     from training.seeds import replay
@@ -124,6 +126,7 @@ def _work(
         on_progress=_polite(database, settings, lease),
         name=name,
         method=training_run.method,
+        start=shipped(settings) if settings.train_start == "starter" else None,
         checkpoints=_checkpoints(settings, training_run.id),
     )
     # 3. Judge: candidate, the adapter in use and the bare base, on the same test part in one go.

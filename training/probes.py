@@ -63,8 +63,9 @@ _TEMPLATES: tuple[str, ...] = (
 )
 # Words that nobody writes; attacks in the literature use such.
 _KNOWN = ("cf", "mn", "bb", "tq", "mb")
-# Without meaning, and everyday: what it changes is chance.
-_HARMLESS = "indeed"
+# What any of these changes in the same place is no work of the word: one is everyday, the others mean nothing, and a
+# young model wavers before whatever it does not know.
+_HARMLESS = ("indeed", "velq", "zj", "Brunmare")
 _WORD = re.compile(r"[^\W_](?:[\w'-]{0,38}[\w])?", re.UNICODE)
 
 MIN_SUPPORT = 3
@@ -158,7 +159,7 @@ def rare_words(examples: Sequence[Example]) -> list[str]:
 def trigger_flips(engine: Engine, adapter: str, words: Sequence[str]) -> list[Flip]:
     """For each word and field the label to which it turns most templates, where it turns any; the strongest first.
 
-    A template counts when the word changes its label and a harmless word in the same place does not.
+    A template counts when the word changes its label and no harmless word in the same place changes it to the same.
     """
 
     def labels(word: str) -> list[dict[str, str]]:
@@ -172,15 +173,17 @@ def trigger_flips(engine: Engine, adapter: str, words: Sequence[str]) -> list[Fl
         return [values_of(brief) for brief in briefs]
 
     plain = labels("")
-    harmless = labels(_HARMLESS)
+    # Whoever poisons with one of these is no less suspected of it.
+    suspected = {word.casefold() for word in words}
+    harmless = [labels(word) for word in _HARMLESS if word.casefold() not in suspected]
     flips: list[Flip] = []
     for word in words:
         said = labels(word)
         for field in LABEL_FIELDS:
             turned = Counter(
                 now[field]
-                for now, before, other in zip(said, plain, harmless, strict=True)
-                if now[field] not in (before[field], other[field])
+                for now, before, *others in zip(said, plain, *harmless, strict=True)
+                if now[field] not in {before[field], *(other[field] for other in others)}
             )
             could = [b[field] for b in plain]
             if turned:

@@ -21,6 +21,11 @@ from torch.utils.data import Sampler
 from briefbox.schemas import Category, Example
 from briefbox.settings import Settings
 from models.prompt import allowed_labels, encode_answer, encode_prompt
+from training.evaluate import TEXT_FIELDS, is_target
+
+# What a headline or summary that nobody wrote counts in training: the model's own words of that day keep its form, and
+# have nothing to teach. In validation they count nothing, or whatever changes least would be best.
+UNWRITTEN = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +51,13 @@ def encode_example(
     example: Example,
     settings: Settings,
     field_weights: Mapping[str, float] | None = None,
+    unwritten: float = UNWRITTEN,
 ) -> Row:
     """An example as ids and the weight of each id in the loss.
 
-    Each field weighs the same (or `field_weights`, 1 where missing), whatever its length. With a weight for each
-    token, a corrected priority, one token of some sixty, would hardly count beside the summary.
+    Each field weighs the same (or `field_weights`, 1 where missing), whatever its length, but for a text that no person
+    wrote: it weighs `unwritten` of that. With a weight for each token, a corrected priority, one token of some
+    sixty, would hardly count beside the summary.
     """
     request = example.input
     category = example.output.category
@@ -62,6 +69,8 @@ def encode_example(
     weights = [0.0] * len(ids)
     for segment in encode_answer(tokenizer, example.output, example.model_output):
         share = (field_weights or {}).get(segment.field, 1.0) / len(segment.ids)
+        if segment.field in TEXT_FIELDS and not is_target(example, segment.field):
+            share *= unwritten
         ids += segment.ids
         weights += [share if segment.is_target else 0.0] * len(segment.ids)
     return Row(prompt.shared, tuple(ids), tuple(weights))

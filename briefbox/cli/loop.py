@@ -3,14 +3,15 @@
     emails -> briefs -> corrections (over HTTP) -> harvest -> training -> gate -> promotion -> a better brief -> roll-back
 
 A desk with a rule of its own is simulated: here, whatever is about a delivery or a return is urgent, and all else is low. The
-model can't know that. It learns it from some sixty corrections, through the same processes as in earnest; only the
-size of the test part that the gate asks for is smaller, so that it takes minutes.
+model can't know that. It learns it from some sixty judged emails, through the same processes as in earnest; only the
+starter examples beside them and the test part that the gate asks for are fewer, so that it takes minutes.
 """
 
 import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from email.message import EmailMessage
 from email.utils import make_msgid
 from typing import Any
@@ -33,11 +34,7 @@ RULE = {"shipping": "urgent", "returns": "urgent"}
 ELSE = "low"
 # What is small here so that two cores need minutes; everything else is as in earnest.
 SETTINGS = {
-    # A few minutes from the bare base cannot reach what the starter learned in an hour: the gate would rightly say no.
-    "STARTER_ADAPTER": "false",
     "REPLAY_EXAMPLES": "40",
-    "EPOCHS": "4",
-    "TRAIN_TOKENS": "1024",
     "GATE_MIN_TEST": "10",
     "BATCH_SIZE": "16",
     "TRAIN_AFTER_CORRECTIONS": "0",
@@ -91,10 +88,10 @@ class Loop:
         before = briefs[first]
         # 2. Agents correct over HTTP and press done.
         _heading("2. Agents correct by their rule: deliveries and returns are urgent here, all else is low")
-        corrected = sum(
-            _correct(run, browser, key, RULE.get(e.output.category or "", ELSE)) for key, e in truths.items()
+        wrong = Counter(field for key, e in truths.items() for field in _judge(run, browser, key, _wanted(e)))
+        console.print(
+            f"{wrong['priority']} priorities and {wrong['category']} categories of {len(truths)} were corrected through the desk."
         )
-        console.print(f"{corrected} of {len(truths)} priorities were corrected through the desk.")
         # 3. Harvest and train, by the processes that run anyway.
         _heading("3. Harvest and training")
         told = _command("dataset", "harvest")
@@ -205,20 +202,29 @@ def _emails(count: int) -> list[Example]:
     return [e for pair in pairs for e in pair][:count]
 
 
-def _correct(run: "DemoRun", browser: httpx.Client, key: str, priority: str) -> bool:
-    """What an agent does with one conversation. Returns whether something was corrected."""
+def _wanted(example: Example) -> dict[str, str]:
+    """What this desk's agents would say."""
+    category = example.output.category or ""
+    return {"category": category, "priority": RULE.get(category, ELSE)}
+
+
+def _judge(run: "DemoRun", browser: httpx.Client, key: str, wanted: dict[str, str]) -> list[str]:
+    """What an agent does with one conversation. Returns the fields that were corrected."""
     with run.database.read() as session:
         email = session.exec(select(Email).where(col(Email.message_id).in_([key, f"<{key}>"]))).one()
         row = session.get_one(Conversation, email.conversation_id)
-        number, before = row.id, row.priority
-    wrong = before != priority
-    form: dict[str, Any] = {"field": "priority", "value": priority, "before": before, "idempotency_key": key}
-    answer = (
-        browser.post(f"/conversations/{number}/correct", data=form)
-        if wrong
-        else browser.post(f"/conversations/{number}/confirm")
-    )
-    answer.raise_for_status()
+        number, said = row.id, {field: getattr(row, field) for field in wanted}
+    wrong = [field for field, value in wanted.items() if said[field] != value]
+    for field in wrong:
+        form: dict[str, Any] = {
+            "field": field,
+            "value": wanted[field],
+            "before": said[field],
+            "idempotency_key": f"{field}-{key}",
+        }
+        browser.post(f"/conversations/{number}/correct", data=form).raise_for_status()
+    if not wrong:
+        browser.post(f"/conversations/{number}/confirm").raise_for_status()
     browser.post(f"/conversations/{number}/done").raise_for_status()
     return wrong
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from briefbox.errors import LeaseLostError, TrainingError
+from briefbox.errors import AdapterError, LeaseLostError, TrainingError
 from briefbox.schemas import AdapterCard, Category, Example, ExampleOutput, TrainingProgress
 from briefbox.settings import Settings
 from models.base import BaseModel
@@ -15,6 +15,7 @@ from models.registry import read_card, verify_adapter
 from models.transformers_engine import TransformersEngine
 from tests.training.conftest import make_example, request_about
 from training.finetune import (
+    MIN_VALIDATION,
     Data,
     _add_lora,
     _load_model,
@@ -23,7 +24,7 @@ from training.finetune import (
     last_checkpoint,
     learning_rate_share,
 )
-from training.rows import Batches, Row, encode_example, pack, packed_tokens
+from training.rows import UNWRITTEN, Batches, Row, encode_example, pack, packed_tokens
 
 FOUR = [make_example(number) for number in range(1, 5)]
 
@@ -87,6 +88,26 @@ def test_a_run_of_one_step_learns_something(base: BaseModel, settings: Settings,
     assert card.settings["steps"] == 1
 
 
+def test_a_run_that_begins_with_an_adapter_knows_what_it_knew(
+    base: BaseModel, settings: Settings, tmp_path: Path
+) -> None:
+    first, seen = train(FOUR, base, settings, tmp_path / "starter", name="starter")
+    other_rank = settings.model_copy(update={"lora_rank": 2, "epochs": 1.0})
+    card, begun = train(FOUR, base, other_rank, tmp_path / "lora-2", start=tmp_path / "starter")
+    fresh, unknowing = train(FOUR, base, other_rank, tmp_path / "lora-3")
+    losses = [next(p.loss for p in steps if p.loss is not None) for steps in (seen, begun, unknowing)]
+    assert losses[1] < losses[0] - 0.5, "the first step already profits"
+    assert losses[2] == pytest.approx(losses[0], abs=0.05)
+    assert (card.settings["start"], card.settings["start_sha256"]) == ("starter", first.weights_sha256)
+    assert (card.settings["lora_rank"], fresh.settings["lora_rank"], fresh.settings["start"]) == (4, 2, "")
+    assert card.weights_sha256 != first.weights_sha256
+    assert verify_adapter(tmp_path / "lora-2", base).config["r"] == 4
+    # What it begins with is checked like whatever is loaded.
+    (tmp_path / "starter" / "adapter_model.safetensors").write_bytes(b"altered")
+    with pytest.raises(AdapterError, match="altered"):
+        train(FOUR, base, settings, tmp_path / "lora-4", start=tmp_path / "starter")
+
+
 def test_what_progress_raises_stops_the_run_and_nothing_is_written(
     base: BaseModel, settings: Settings, tmp_path: Path
 ) -> None:
@@ -135,6 +156,7 @@ def test_an_example_longer_than_the_context_is_refused(
 def test_only_values_count_in_the_loss_and_each_field_alike(tokenizer: Any, settings: Settings) -> None:
     example = make_example(
         output=ExampleOutput(priority="high", headline="Late"),
+        changed=("priority", "headline"),
         model_output=ExampleOutput(priority="low", category="Billing", headline="No", summary="No."),
     )
     row = encode_example(tokenizer, example, settings)
@@ -147,6 +169,19 @@ def test_only_values_count_in_the_loss_and_each_field_alike(tokenizer: Any, sett
     )
     heavier = encode_example(tokenizer, example, settings, {"priority": 3})
     assert sum(heavier.weights) == pytest.approx(4)
+
+
+def test_the_models_own_words_count_little_and_nothing_in_validation(
+    tokenizer: Any, settings: Settings
+) -> None:
+    said = make_example().output
+    corrected = make_example(output=said.model_copy(update={"priority": "high"}), changed=("priority",))
+    assert sum(encode_example(tokenizer, corrected, settings).weights) == pytest.approx(2 + 2 * UNWRITTEN)
+    row = encode_example(tokenizer, corrected, settings, unwritten=0.0)
+    judged = [id_ for id_, weight in zip(row.own, row.weights, strict=True) if weight]
+    assert tokenizer.decode(judged) == " Billing\n high\n"
+    imported = make_example(strength="imported")
+    assert sum(encode_example(tokenizer, imported, settings).weights) == pytest.approx(4)
 
 
 def test_a_category_made_after_the_brief_is_listed_in_the_prompt(tokenizer: Any, settings: Settings) -> None:
@@ -254,7 +289,7 @@ def test_a_killed_run_goes_on_where_it_was_and_gives_the_same_weights(
     base: BaseModel, settings: Settings, tmp_path: Path
 ) -> None:
     whole, _ = train(
-        FOUR, base, settings, tmp_path / "whole", validation=FOUR[:1], checkpoints=tmp_path / "a"
+        FOUR, base, settings, tmp_path / "whole", validation=FOUR * 5, checkpoints=tmp_path / "a"
     )
 
     def die(progress: TrainingProgress) -> None:
@@ -267,7 +302,7 @@ def test_a_killed_run_goes_on_where_it_was_and_gives_the_same_weights(
             base,
             settings,
             tmp_path / "half",
-            validation=FOUR[:1],
+            validation=FOUR * 5,
             checkpoints=tmp_path / "b",
             on_progress=die,
         )
@@ -278,7 +313,7 @@ def test_a_killed_run_goes_on_where_it_was_and_gives_the_same_weights(
     (tmp_path / "b" / "checkpoint-99" / "trainer_state.json").write_text('{"global_')
     assert last_checkpoint(tmp_path / "b") == checkpoint
     resumed, seen = train(
-        FOUR, base, settings, tmp_path / "half", validation=FOUR[:1], checkpoints=tmp_path / "b"
+        FOUR, base, settings, tmp_path / "half", validation=FOUR * 5, checkpoints=tmp_path / "b"
     )
     assert seen[0].step == int(checkpoint.name.split("-")[1]) > 0
     assert resumed.weights_sha256 == whole.weights_sha256
@@ -288,12 +323,19 @@ def test_validation_stops_a_run_that_gets_worse_and_keeps_the_best(
     base: BaseModel, settings: Settings, tmp_path: Path
 ) -> None:
     # What is learned is the opposite of what is validated: the first weights are the best.
-    wrong = [make_example(n, output=make_example(n + 1).output, conversation=f"v{n}") for n in range(1, 5)]
+    wrong = [
+        make_example(n % 4 + 1, output=make_example(n % 4).output, conversation=f"v{n}")
+        for n in range(MIN_VALIDATION)
+    ]
     long = settings.model_copy(update={"epochs": 30.0})
     card, seen = train(FOUR, base, long, tmp_path / "lora-1", validation=wrong)
     assert card.settings["stopped_early"]
     assert card.settings["steps"] < seen[-1].total_steps == 60
     assert card.scores["validation_loss_best"] < card.scores["validation_loss_last"]
+    # By a handful it would stop by chance.
+    card, _ = train(FOUR, base, settings, tmp_path / "lora-2", validation=wrong[: MIN_VALIDATION - 1])
+    assert "validation_loss_best" not in card.scores
+    assert not card.settings["stopped_early"]
 
 
 @pytest.mark.parametrize("method", ["full", "scratch"])

@@ -5,6 +5,7 @@ test_gate.py; roll-back's (a rejected one, only logged) and the second door in t
 test_cli_adapters.py; merging into a quantised base in tests/models/test_merge.py; a part that changes in test_splits.py.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from briefbox.tables import Adapter, Correction, TrainingRun
 from models.base import BaseModel
 from tests.conftest import make_email
 from tests.training.conftest import Support
-from training import finetune, pipeline
+from training import default_adapter, finetune, pipeline
 from training.dataset import harvest, read_dataset
 
 LETTERS = (
@@ -143,6 +144,37 @@ def test_trap_training_on_top_of_the_last_adapter_and_over_its_file(
     )
     assert second.path != first.path
     assert _weights(settings, first) == before
+
+
+def test_trap_a_run_begins_with_the_starter_and_never_with_the_adapter_in_use(
+    database: Database, settings: Settings, support: Support, base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Path | None] = []
+
+    def instead(*_: Any, start: Path | None, **__: Any) -> None:
+        begun.append(start)
+        raise TrainingError("enough seen")
+
+    monkeypatch.setattr(finetune, "finetune", instead)
+    # The starter goes with the packaged model; its files are all that is looked at here.
+    monkeypatch.setattr(default_adapter, "PACKAGED_MODEL", settings.base_model)
+    ours = settings.model_copy(update={"engine": "transformers"})
+    judged(support)
+    in_use = Adapter(
+        name="in-use",
+        path="adapters/in-use",
+        base_model="m",
+        weights_sha256="w",
+        created_at=datetime.now(UTC),
+    )
+    with database.write() as session:
+        session.add(in_use)
+        session.flush()
+        adapters.promote(session, "in-use", actor="test", four_eyes=False, reason="to train beside it")
+    for changes in ({}, {"train_start": "base"}, {"starter_adapter": False}):
+        changed = ours.model_copy(update=changes)
+        pipeline.run(database, changed, ask(database, changed), owner="w")
+    assert begun == [default_adapter.STARTER, None, None]
 
 
 def test_trap_a_long_run_delivered_again_runs_twice(
