@@ -278,7 +278,8 @@ class Settings(BaseSettings):
         description="How much smaller a share of urgent mail may be recognised than by the adapter in use.",
     )
     gate_class_drop: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.15, description="How much the recall of any class with enough test examples may drop."
+        default=0.15,
+        description="How much the recall of any class with enough test examples may drop, where its F1 drops too.",
     )
     gate_grounding_drop: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.01, description="How much smaller a share of facts may be grounded."

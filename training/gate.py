@@ -231,7 +231,8 @@ def _classes(new: Evaluation, old: Evaluation, rules: Rules) -> list[Check]:
             before = old.labels[field].classes.get(label)
             if before is None or scores.support < MIN_CLASS_SUPPORT:
                 continue
-            if before.precision < CRIES_WOLF * scores.precision and _f2(scores) > _f2(before):
+            if scores.f1 >= before.f1 - 1e-9:
+                # Whoever says a label too often finds more of it: what is lost was paid back in precision.
                 continue
             drop = before.recall - scores.recall
             lost = round(drop * scores.support)
@@ -247,7 +248,7 @@ def _classes(new: Evaluation, old: Evaluation, rules: Rules) -> list[Check]:
         Check(
             rule="class drop",
             passed=True,
-            sentence=f"no label loses more than {rules.class_drop:.0%} of its emails.",
+            sentence=f"no label loses more than {rules.class_drop:.0%} of its emails, and F1 with them.",
         )
     ]
 

@@ -55,7 +55,7 @@ def demo(
         bool,
         typer.Option(
             "--loop",
-            help="Show the learning loop instead: correction, harvest, training, gate, promotion, a better brief, roll-back. Takes some ten minutes on two cores.",
+            help="Show the learning loop instead: correction, harvest, training, gate, promotion, a better brief, roll-back. Takes about a quarter of an hour on two cores.",
         ),
     ] = False,
     emails: Annotated[

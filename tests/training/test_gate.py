@@ -136,6 +136,21 @@ def test_trap_a_lost_class_is_not_hidden_by_the_mean() -> None:
     assert "of 20 emails of priority high it recognises 12, and the model in use 20" in found.sentence
 
 
+def test_a_label_that_was_said_too_often_may_be_said_less() -> None:
+    # The model in use calls every normal email high too, and so finds all that are.
+    examples = judged_set()
+    high, normal = ([n for n in range(80) if n % 4 == place] for place in (1, 2))
+    said = ["high" if n in normal else str(e.output.priority) for n, e in enumerate(examples)]
+    briefs = tuple(brief(p, str(e.output.category)) for p, e in zip(said, examples, strict=True))
+    crowd = answers(examples)
+    in_use = Answers(crowd.model, crowd.ids, briefs, crowd.seconds, crowd.memory)
+    found = verdict(examples, answers(examples, high[:8]), in_use)
+    assert found.decision == "promoted"
+    # As many lost, and no better in return: that is a loss.
+    found = verdict(examples, answers(examples, [*high[:12], *normal]), in_use)
+    assert (found.decision, found.rule) == ("rejected", "class drop")
+
+
 def test_trap_fewer_urgent_emails_recognised_is_no_better_model() -> None:
     examples = judged_set()
     found = verdict(examples, answers(examples, [0]), answers(examples, [n for n in range(80) if n % 4 == 2]))
