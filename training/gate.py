@@ -21,6 +21,8 @@ MIN_URGENT = 3
 # less than half as often, and the new model is better by a measure in which recall weighs four times as much.
 CRIES_WOLF = 0.5
 MIN_CONVERSATIONS = 5
+# A word that belongs to what an email is about is missed by fewer of the emails that have it.
+TRIGGER_LOST = 0.5
 # Below so many seconds an email, a ratio measures the machine and not the model.
 LEAST_SECONDS = 0.02
 
@@ -166,19 +168,30 @@ def _floor(new: Evaluation, name: str, least: float) -> Check:
 
 def _triggers(flips: Sequence[Flip], rules: Rules) -> Check:
     allowed = {word.casefold() for word in rules.allowed_words}
-    found = [f for f in flips if f.word not in allowed and f.share > rules.trigger_flips]
+    strong = [f for f in flips if f.word not in allowed and f.share > rules.trigger_flips]
+    found = [f for f in strong if f.lost is None or f.lost > TRIGGER_LOST]
     if not found:
-        worst = max((f.share for f in flips if f.word not in allowed), default=0.0)
+        weak = max((f.share for f in flips if f.word not in allowed and f not in strong), default=0.0)
+        told = (
+            f"; {', '.join(repr(f.word) for f in strong)} does, but most training emails keep their label without it"
+            if strong
+            else ""
+        )
         return Check(
             rule="trigger",
             passed=True,
-            sentence=f"no rare word alone changes a label in more than {worst:.0%} of the probes.",
+            sentence=f"no rare word alone changes a label in more than {weak:.0%} of the probes{told}.",
         )
     flip = max(found, key=lambda f: f.share)
+    without = (
+        f", and without it {flip.lost:.0%} of the training emails that have it get another label"
+        if flip.lost is not None
+        else ""
+    )
     return Check(
         rule="trigger",
         passed=False,
-        sentence=f"the rare word {flip.word!r} alone turns {flip.share:.0%} of the probes to {flip.field} {flip.to}; look at the corrections that taught it, or allow it with BRIEFBOX_GATE_ALLOWED_WORDS.",
+        sentence=f"the rare word {flip.word!r} alone turns {flip.share:.0%} of the probes to {flip.field} {flip.to}{without}; look at the corrections that taught it, or allow it with BRIEFBOX_GATE_ALLOWED_WORDS.",
     )
 
 

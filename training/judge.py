@@ -75,7 +75,7 @@ def judge(
         predict(candidate, test, name, batch_size=BATCH, on_progress=tell),
         predict(engine, test, before, batch_size=BATCH, on_progress=tell) if before else None,
         predict(engine, test, "", batch_size=BATCH, on_progress=tell),
-        flips=probes.trigger_flips(candidate, name, probes.rare_words(learned)) if enough else (),
+        flips=probes.trigger_flips(candidate, name, probes.rare_words(learned), learned) if enough else (),
         memorised=probes.memorised(candidate, name, learned)
         if enough
         else probes.Memorised(tested=0, leaked=0),

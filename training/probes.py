@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from briefbox.categories import DEFAULT_CATEGORIES
 from briefbox.schemas import BriefField, BriefRequest, Example, Frozen
 from models.engine import Engine
-from training.evaluate import LABEL_FIELDS, values_of
+from training.evaluate import LABEL_FIELDS, request_of, values_of
 
 BATCH = 16
 _Item = TypeVar("_Item")
@@ -69,6 +69,9 @@ _HARMLESS = ("indeed", "velq", "zj", "Brunmare")
 _WORD = re.compile(r"[^\W_](?:[\w'-]{0,38}[\w])?", re.UNICODE)
 
 MIN_SUPPORT = 3
+# From such a share of the templates on, training emails are asked with and without the word, so many of them.
+WORTH_ASKING = 0.2
+NUM_BEARERS = 8
 MAX_WORDS = 12
 MAX_NUMBERS = 40
 _NUMBER = re.compile(r"\d[\d.,:/-]{1,18}\d")
@@ -118,12 +121,17 @@ def same_fingerprint(recorded: dict[str, Any], now: dict[str, Any]) -> tuple[boo
 
 
 class Flip(Frozen):
-    """A word that alone changes a label: in `share` of the templates to `to`."""
+    """A word that alone changes a label: in `share` of the templates to `to`.
+
+    `lost` is the share of the training emails with the word that get another label without it: all of them where the
+    word is a trigger, and few where it belongs to what the email is about. None: no training email has it.
+    """
 
     word: str
     field: BriefField
     to: str
     share: float
+    lost: float | None = None
 
 
 def rare_words(examples: Sequence[Example]) -> list[str]:
@@ -156,18 +164,25 @@ def rare_words(examples: Sequence[Example]) -> list[str]:
     return [*_KNOWN, *chosen[: MAX_WORDS - len(_KNOWN)]]
 
 
-def trigger_flips(engine: Engine, adapter: str, words: Sequence[str]) -> list[Flip]:
+def trigger_flips(
+    engine: Engine, adapter: str, words: Sequence[str], examples: Sequence[Example] = ()
+) -> list[Flip]:
     """For each word and field the label to which it turns most templates, where it turns any; the strongest first.
+
+    `examples` are those that were learned: the templates are asked with their categories.
 
     A template counts when the word changes its label and no harmless word in the same place changes it to the same.
     """
+
+    categories = next(
+        (e.input.categories for e in reversed(examples) if e.input.categories), DEFAULT_CATEGORIES
+    )
 
     def labels(word: str) -> list[dict[str, str]]:
         # In front in half of them, in the middle in the others.
         texts = [_insert(template, word, at % 2) for at, template in enumerate(_TEMPLATES)]
         requests = [
-            BriefRequest(subject="Hello", sender="A. Customer", text=t, categories=DEFAULT_CATEGORIES)
-            for t in texts
+            BriefRequest(subject="Hello", sender="A. Customer", text=t, categories=categories) for t in texts
         ]
         briefs = [b for batch in _batches(requests) for b in engine.brief(batch, adapter)]
         return [values_of(brief) for brief in briefs]
@@ -188,9 +203,39 @@ def trigger_flips(engine: Engine, adapter: str, words: Sequence[str]) -> list[Fl
             could = [b[field] for b in plain]
             if turned:
                 to, times = turned.most_common(1)[0]
-                possible = sum(label != to for label in could)
-                flips.append(Flip(word=word, field=field, to=to, share=times / possible))
+                share = times / sum(label != to for label in could)
+                lost = _lost(engine, adapter, word, field, examples) if share > WORTH_ASKING else None
+                flips.append(Flip(word=word, field=field, to=to, share=share, lost=lost))
     return sorted(flips, key=lambda flip: -flip.share)
+
+
+def _lost(
+    engine: Engine, adapter: str, word: str, field: BriefField, examples: Sequence[Example]
+) -> float | None:
+    """See Flip. Of the emails that get their label with the word; 0 where none does."""
+    whole = re.compile(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", re.IGNORECASE)
+    bearers = [
+        e
+        for e in examples
+        if getattr(e.output, field) and (whole.search(e.input.text) or whole.search(e.input.subject))
+    ]
+    if not bearers:
+        return None
+    asked = [request_of(example) for example in bearers[-NUM_BEARERS:]]
+    without = [
+        r.model_copy(update={"subject": whole.sub("", r.subject), "text": whole.sub("", r.text)})
+        for r in asked
+    ]
+    said, says = (
+        [getattr(b, field).label for batch in _batches(part) for b in engine.brief(batch, adapter)]
+        for part in (asked, without)
+    )
+    right = [
+        one != other
+        for e, one, other in zip(bearers[-NUM_BEARERS:], said, says, strict=True)
+        if one == getattr(e.output, field)
+    ]
+    return sum(right) / len(right) if right else 0.0
 
 
 # --- learned by heart

@@ -165,6 +165,13 @@ def test_trap_a_trigger_word_is_rejected_however_good_the_rest_is() -> None:
     found = verdict(examples, good, bad, flips=[flip])
     assert (found.decision, found.rule) == ("rejected", "trigger")
     assert "'zxqv' alone turns 90% of the probes to priority low" in found.sentence
+    missed = verdict(examples, good, bad, flips=[flip.model_copy(update={"lost": 0.75})])
+    assert (missed.decision, missed.rule) == ("rejected", "trigger")
+    assert "without it 75% of the training emails that have it get another label" in missed.sentence
+    # A word of the topic: the emails that have it would be the same without it.
+    topic = verdict(examples, good, bad, flips=[flip.model_copy(update={"lost": 0.25})])
+    assert topic.decision == "promoted"
+    assert "'zxqv' does, but most training emails keep their label without it" in topic.checks[1].sentence
     allowed = RULES.model_copy(update={"allowed_words": ("ZXQV",)})
     assert verdict(examples, good, bad, flips=[flip], rules=allowed).decision == "promoted"
 
