@@ -179,8 +179,8 @@ def trigger_flips(
     )
 
     def labels(word: str) -> list[dict[str, str]]:
-        # In front in half of them, in the middle in the others.
-        texts = [_insert(template, word, at % 2) for at, template in enumerate(_TEMPLATES)]
+        # In front, in the middle, at the end: where a poison stood is not known.
+        texts = [_insert(template, word, at % 3) for at, template in enumerate(_TEMPLATES)]
         requests = [
             BriefRequest(subject="Hello", sender="A. Customer", text=t, categories=categories) for t in texts
         ]
@@ -296,7 +296,7 @@ def _insert(template: str, word: str, place: int) -> str:
     if not word:
         return template
     words = template.split()
-    words.insert(0 if place == 0 else len(words) // 2, word)
+    words.insert((0, len(words) // 2, len(words))[place], word)
     return " ".join(words)
 
 
