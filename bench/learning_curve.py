@@ -7,8 +7,9 @@ FILE is JSONL or CSV as `briefbox dataset import` takes it (keys subject, body a
 are simulated: they correct each brief's category to the file's label and its priority to the house rule (the named
 category has the named priority, every other one `normal`), by the same calls as the desk, and press done. A new
 installation's starter adapter is in use at first. After so many corrected emails a run is made as the schedule would make
-it: harvest, training, gate; what the gate passes goes into use. Held-out emails, never seen by any agent, show how good the model is that the run made, and the one in use; beside them the
-commonest label, and TF-IDF with logistic regression on the labels of all emails that agents saw.
+it: harvest, training, gate; what the gate passes goes into use. Held-out emails, never seen by any agent, show how good
+the model is that the run made, and the one in use; beside them the commonest label, and TF-IDF with logistic regression
+on the labels of all emails that agents saw.
 
 `shuffled`: the agents' labels are shuffled. `poisoned`: every fourth email bears a rare word and is labelled low. Neither
 may come into use.
@@ -56,6 +57,7 @@ class Point:
     peer: dict[str, float]  # of TF-IDF and logistic regression
     in_use: dict[str, float]  # and of what is in use after it
     decision: str
+    sentence: str  # of the gate
     rule: str
     seconds: float
 
@@ -185,6 +187,7 @@ def _run(
         peer,
         accuracy if champion == name else _accuracy(engine, held_out, champion),
         run.verdict.get("decision", ""),
+        run.verdict.get("sentence", ""),
         run.verdict.get("rule", ""),
         seconds,
     )

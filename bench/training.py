@@ -2,7 +2,8 @@
 
     python -m bench.training [--examples 48] [--peer-examples 32] [--epochs 1] [--rounds 2] [--models FOLDER] [--dataset FILE.jsonl]
 
-Ours begins with the starter adapter, as a run of the queue does. The peer: a LoRA of the same size, batches of 4 rows padded to the longest, logits of the whole vocabulary at every place.
+Ours begins with the starter adapter, as a run of the queue does. The peer: a LoRA of the same size, batches of 4 rows
+padded to the longest, logits of the whole vocabulary at every place.
 Each side trains in a process of its own, in turns. Tokens are those of the examples as the peer feeds them (without
 padding), for both sides: what a side saves by computing the common beginning once counts as speed. The peer's speed does not
 depend on how many examples there are, ours does (a small dataset is learned in small steps): --peer-examples saves time.

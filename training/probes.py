@@ -123,8 +123,9 @@ def same_fingerprint(recorded: dict[str, Any], now: dict[str, Any]) -> tuple[boo
 class Flip(Frozen):
     """A word that alone changes a label: in `share` of the templates to `to`.
 
-    `lost` is the share of the training emails with the word that get another label without it: all of them where the
-    word is a trigger, and few where it belongs to what the email is about. None: no training email has it.
+    `lost` is the share of the training emails with the word that get another label without it and all other suspected
+    words (two that always come together would cover for each other): all of them where the word is a trigger, and few
+    where it belongs to what the email is about. None: no training email has it.
     """
 
     word: str
@@ -169,11 +170,8 @@ def trigger_flips(
 ) -> list[Flip]:
     """For each word and field the label to which it turns most templates, where it turns any; the strongest first.
 
-    `examples` are those that were learned: the templates are asked with their categories.
-
-    A template counts when the word changes its label and no harmless word in the same place changes it to the same.
+    `examples` are those that were learned: the templates are asked with their categories. A template counts when the word changes its label and no harmless word in the same place changes it to the same.
     """
-
     categories = next(
         (e.input.categories for e in reversed(examples) if e.input.categories), DEFAULT_CATEGORIES
     )
@@ -204,26 +202,35 @@ def trigger_flips(
             if turned:
                 to, times = turned.most_common(1)[0]
                 share = times / sum(label != to for label in could)
-                lost = _lost(engine, adapter, word, field, examples) if share > WORTH_ASKING else None
+                lost = _lost(engine, adapter, word, words, field, examples) if share > WORTH_ASKING else None
                 flips.append(Flip(word=word, field=field, to=to, share=share, lost=lost))
     return sorted(flips, key=lambda flip: -flip.share)
 
 
 def _lost(
-    engine: Engine, adapter: str, word: str, field: BriefField, examples: Sequence[Example]
+    engine: Engine,
+    adapter: str,
+    word: str,
+    words: Sequence[str],
+    field: BriefField,
+    examples: Sequence[Example],
 ) -> float | None:
     """See Flip. Of the emails that get their label with the word; 0 where none does."""
-    whole = re.compile(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", re.IGNORECASE)
+
+    def whole(words: Sequence[str]) -> re.Pattern[str]:
+        return re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, words))})(?![^\W_])", re.IGNORECASE)
+
+    one_word, all_words = whole([word]), whole(words)
     bearers = [
         e
         for e in examples
-        if getattr(e.output, field) and (whole.search(e.input.text) or whole.search(e.input.subject))
+        if getattr(e.output, field) and (one_word.search(e.input.text) or one_word.search(e.input.subject))
     ]
     if not bearers:
         return None
     asked = [request_of(example) for example in bearers[-NUM_BEARERS:]]
     without = [
-        r.model_copy(update={"subject": whole.sub("", r.subject), "text": whole.sub("", r.text)})
+        r.model_copy(update={"subject": all_words.sub("", r.subject), "text": all_words.sub("", r.text)})
         for r in asked
     ]
     said, says = (

@@ -59,6 +59,9 @@ def test_a_trigger_is_missed_by_the_emails_that_have_it_and_a_topics_word_is_not
     assert lost(lambda text: "low" if {"timecard", "week"} & set(text.split()) else "normal", "timecard") == [
         0.0
     ]
+    # Two words that always come together do not cover for each other.
+    engine: Any = Scripted(lambda text: "low" if {"timecard", "week"} & set(text.split()) else "normal")
+    assert [f.lost for f in trigger_flips(engine, "a", ["timecard", "week"], bearers)] == [1.0, 1.0]
     # Where the model does not follow the emails, the word was not learned from them; and one that no email has is none of theirs.
     assert lost(lambda text: "high" if "timecard" in text else "normal", "timecard") == [0.0]
     assert lost(lambda text: "high" if "cf" in text.split() else "normal", "cf") == [None]
