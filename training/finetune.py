@@ -125,14 +125,13 @@ def finetune(
             )
         # 2. The frozen base with LoRA weights, or all weights.
         device = choose_device(settings)
-        dtype = choose_dtype(device, settings) if method == "lora" else torch.float32
         set_seed(seed)  # LoRA's first weights are random
-        model = _load_model(base, dtype, random=method == "scratch")
-        begin = verify_adapter(start, base) if start is not None and method == "lora" else None
-        rank = int(begin.config["r"]) if begin is not None else settings.lora_rank
         if method == "lora":
-            model = _add_lora(model, rank, begin)
-        rate = settings.learning_rate * (START_RATE_SHARE if begin is not None else RATE_SHARES[method])
+            beginning = _beginning(base, settings, start)
+            model = _add_lora(_load_model(base, choose_dtype(device, settings)), beginning)
+        else:
+            beginning = Beginning(rate=settings.learning_rate * RATE_SHARES[method])
+            model = _load_model(base, torch.float32, random=method == "scratch")
         _check_lengths(rows, model)
         plan = make_plan(model, rows, settings, device)
         # 3. Train.
@@ -144,7 +143,7 @@ def finetune(
             plan,
             on_progress,
             seed=seed,
-            rate=rate,
+            rate=beginning.rate,
             folder=checkpoints,
         )
     card = AdapterCard(
@@ -158,17 +157,7 @@ def finetune(
         num_examples=len(rows),
         method=method,
         settings={
-            **(
-                {
-                    "lora_rank": rank,
-                    "lora_alpha": rank * ALPHA_PER_RANK,
-                    "start": begin.card.name if begin is not None else "",
-                    "start_sha256": begin.card.weights_sha256 if begin is not None else "",
-                }
-                if method == "lora"
-                else {}
-            ),
-            "learning_rate": rate,
+            **beginning.noted(),
             "epochs": settings.epochs,
             "train_tokens": settings.train_tokens,
             "max_email_tokens": settings.max_email_tokens,
@@ -181,7 +170,7 @@ def finetune(
             "pack_tokens": plan.pack_tokens,
             "activation_checkpointing": plan.checkpointing,
             "device": describe(device),
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": str(model.dtype).removeprefix("torch."),
             "seconds": round(time.monotonic() - started - reporter.waited, 1),
         },
         scores=reporter.scores(),
@@ -454,15 +443,46 @@ def _load_model(base: BaseModel, dtype: torch.dtype, *, random: bool = False) ->
         raise _unusable(base, error) from error
 
 
-def _add_lora(model: Any, rank: int, begin: VerifiedAdapter | None = None) -> Any:
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where the weights stand before the first step, and how fast they may leave."""
+
+    rate: float
+    rank: int = 0  # of LoRA; 0 where all weights are trained
+    adapter: VerifiedAdapter | None = None
+
+    def noted(self) -> dict[str, float | str]:
+        """What the card keeps of it."""
+        rate: dict[str, float | str] = {"learning_rate": self.rate}
+        if not self.rank:
+            return rate
+        return {
+            "lora_rank": self.rank,
+            "lora_alpha": self.rank * ALPHA_PER_RANK,
+            "start": self.adapter.card.name if self.adapter else "",
+            "start_sha256": self.adapter.card.weights_sha256 if self.adapter else "",
+            **rate,
+        }
+
+
+def _beginning(base: BaseModel, settings: Settings, start: Path | None) -> Beginning:
+    """LoRA's: fresh weights, or those of the adapter in the folder `start`, whose rank then holds."""
+    if start is None:
+        return Beginning(settings.learning_rate * RATE_SHARES["lora"], settings.lora_rank)
+    adapter = verify_adapter(start, base)
+    return Beginning(settings.learning_rate * START_RATE_SHARE, int(adapter.config["r"]), adapter)
+
+
+def _add_lora(model: Any, beginning: Beginning) -> Any:
     """LoRA on every linear layer but the output: more layers at a low rank learn better than few at a high one.
 
-    Fresh, or with the weights of `begin`, in whose layers it then is.
+    Fresh, or with the weights of the beginning's adapter, in whose layers it then is.
     """
+    begin = beginning.adapter
     config = LoraConfig(
         task_type="CAUSAL_LM",
-        r=rank,
-        lora_alpha=rank * ALPHA_PER_RANK if begin is None else begin.config["lora_alpha"],
+        r=beginning.rank,
+        lora_alpha=beginning.rank * ALPHA_PER_RANK if begin is None else begin.config["lora_alpha"],
         lora_dropout=0.0,
         target_modules="all-linear" if begin is None else begin.config["target_modules"],
     )

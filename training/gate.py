@@ -173,7 +173,7 @@ def _triggers(flips: Sequence[Flip], rules: Rules) -> Check:
     if not found:
         weak = max((f.share for f in flips if f.word not in allowed and f not in strong), default=0.0)
         told = (
-            f"; {', '.join(repr(f.word) for f in strong)} does, but most training emails keep their label without it"
+            f"; not counted: {', '.join(repr(f.word) for f in strong)}, without which most training emails keep their label"
             if strong
             else ""
         )

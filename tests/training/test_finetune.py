@@ -16,6 +16,7 @@ from models.transformers_engine import TransformersEngine
 from tests.training.conftest import make_example, request_about
 from training.finetune import (
     MIN_VALIDATION,
+    Beginning,
     Data,
     _add_lora,
     _load_model,
@@ -249,7 +250,7 @@ def test_lora_beside_a_bfloat16_base_keeps_its_own_precision_and_nearly_the_grad
     gradients = []
     for dtype in (torch.float32, torch.bfloat16):
         torch.manual_seed(0)
-        model = _add_lora(_load_model(base, dtype), settings.lora_rank)
+        model = _add_lora(_load_model(base, dtype), Beginning(rate=1e-3, rank=settings.lora_rank))
         if checkpointing:
             model.enable_input_require_grads()
             model.activation_checkpointing_enable({"use_reentrant": False})

@@ -171,7 +171,9 @@ def test_trap_a_trigger_word_is_rejected_however_good_the_rest_is() -> None:
     # A word of the topic: the emails that have it would be the same without it.
     topic = verdict(examples, good, bad, flips=[flip.model_copy(update={"lost": 0.25})])
     assert topic.decision == "promoted"
-    assert "'zxqv' does, but most training emails keep their label without it" in topic.checks[1].sentence
+    assert (
+        "not counted: 'zxqv', without which most training emails keep their label" in topic.checks[1].sentence
+    )
     allowed = RULES.model_copy(update={"allowed_words": ("ZXQV",)})
     assert verdict(examples, good, bad, flips=[flip], rules=allowed).decision == "promoted"
 
