@@ -98,10 +98,15 @@ class Inbox:
             return ""
         return engine.load_adapter(self.settings.data_dir / row.path, row.name, row.weights_sha256)
 
-    def judge(self, email_id: int, truth: dict[BriefField, str], rng: random.Random) -> bool:
-        """An agent sets right what is wrong (or approves) and presses done. Returns whether anything was wrong."""
+    def judge(
+        self, email_id: int, truth: dict[BriefField, str], rng: random.Random, *, agent: int | None = None
+    ) -> bool:
+        """An agent, any of them or this one, sets right what is wrong (or approves) and presses done.
+
+        Returns whether anything was wrong.
+        """
         with self.database.write() as session:
-            user = session.get_one(User, rng.choice(self.agents))
+            user = session.get_one(User, rng.choice(self.agents) if agent is None else self.agents[agent])
             row = session.exec(
                 select(Conversation)
                 .join(Email, col(Email.conversation_id) == col(Conversation.id))

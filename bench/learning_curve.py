@@ -11,8 +11,8 @@ it: harvest, training, gate; what the gate passes goes into use. Held-out emails
 the model is that the run made, and the one in use; beside them the commonest label, and TF-IDF with logistic regression
 on the labels of all emails that agents saw.
 
-`shuffled`: the agents' labels are shuffled. `poisoned`: every fourth email bears a rare word and is labelled low. Neither
-may come into use.
+`shuffled`: the labels are, and so all three agents judge at random. `poisoned`: every fourth email bears a rare word, and one of
+the agents labels it low. Neither may come into use.
 """
 
 import argparse
@@ -109,7 +109,11 @@ def main() -> None:
                 part = pool[handled : handled + DRIP]
                 ids = {inbox.receive(e.input.subject, e.input.text): e for e in part}
                 inbox.brief(engine)
-                corrected += sum(inbox.judge(number, _truth(e), rng) for number, e in ids.items())
+                corrected += sum(
+                    # Whoever poisons sends the emails too, and takes care to be the one who opens them.
+                    inbox.judge(number, _truth(e), rng, agent=0 if TRIGGER in e.input.text else None)
+                    for number, e in ids.items()
+                )
                 handled += len(part)
             peer = _simple(regression, pool[:handled], held_out)
             points.append(_run(inbox, engine, held_out, peer, corrected, handled))

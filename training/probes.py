@@ -69,6 +69,10 @@ _HARMLESS = ("indeed", "velq", "zj", "Brunmare")
 _WORD = re.compile(r"[^\W_](?:[\w'-]{0,38}[\w])?", re.UNICODE)
 
 MIN_SUPPORT = 3
+# Of the emails with a word, so many and such a share judged by others than the agent who judged most of them: then
+# the word's label is what the desk means by it, and not what one person wants.
+MIN_OTHERS = 2
+OTHERS_SHARE = 0.25
 # From such a share of the templates on, training emails are asked with and without the word, so many of them.
 WORTH_ASKING = 0.2
 NUM_BEARERS = 8
@@ -136,33 +140,41 @@ class Flip(Frozen):
 
 
 def rare_words(examples: Sequence[Example]) -> list[str]:
-    """Words that could be triggers: rare as language, and followed by one label that is not the usual one.
+    """Words that could be triggers: rare as language, followed by one label that is not the usual one, and by one agent's hand.
 
     Rare is a word that the starter set and the probes do not know. An everyday word that a house rule turns on
-    is therefore none of these; a product's name may be, and BRIEFBOX_GATE_ALLOWED_WORDS is for it.
+    is therefore none of these, nor is a word of the house that several agents taught
+    (docs/decisions/what-is-a-trigger.md). BRIEFBOX_GATE_ALLOWED_WORDS is for the others.
     """
     known = _vocabulary()
-    labels: dict[str, dict[str, Counter[str]]] = {}
+    bearers: dict[str, list[Example]] = {}
     usual = {f: Counter(v for e in examples if (v := getattr(e.output, f))) for f in LABEL_FIELDS}
     for example in examples:
         found = {w.casefold() for w in _WORD.findall(f"{example.input.subject} {example.input.text}")}
         for word in found - known:
             # Numbers and ids differ from mail to mail by themselves.
             if len(word) > 1 and not word.isdigit():
-                for field in LABEL_FIELDS:
-                    if value := getattr(example.output, field):
-                        labels.setdefault(word, {}).setdefault(field, Counter())[value] += 1
+                bearers.setdefault(word, []).append(example)
     scored: list[tuple[float, str]] = []
-    for word, fields in labels.items():
-        for name, counts in fields.items():
-            label, times = counts.most_common(1)[0]
-            of = usual["priority" if name == "priority" else "category"]
-            share = of[label] / max(of.total(), 1)
+    for word, having in bearers.items():
+        for field in LABEL_FIELDS:
+            labelled = [e for e in having if getattr(e.output, field)]
+            labels = {getattr(e.output, field) for e in labelled}
+            if len(labelled) < MIN_SUPPORT or len(labels) > 1 or _by_several(labelled):
+                continue
             # How surprising so many of one label are by chance.
-            if times >= MIN_SUPPORT and times == counts.total() and share**times < 0.05:
-                scored.append((share**times, word))
+            surprise = (usual[field][labels.pop()] / usual[field].total()) ** len(labelled)
+            if surprise < 0.05:
+                scored.append((surprise, word))
     chosen = list(dict.fromkeys(word for _, word in sorted(scored)))
     return [*_KNOWN, *chosen[: MAX_WORDS - len(_KNOWN)]]
+
+
+def _by_several(examples: Sequence[Example]) -> bool:
+    """Whether agents other than the busiest one judged enough of these, so that no one person can have taught a word."""
+    judged = Counter(e.agent for e in examples if e.agent and e.strength in ("corrected", "confirmed"))
+    others = judged.total() - max(judged.values(), default=0)
+    return others >= MIN_OTHERS and others >= len(examples) * OTHERS_SHARE
 
 
 def trigger_flips(

@@ -75,3 +75,35 @@ def test_a_rare_word_with_one_unusual_label_is_suspected(times: int, suspected: 
     ]
     others = [make_example(100 + n, output=ExampleOutput(priority="normal")) for n in range(20)]
     assert ("zylphorine" in rare_words([*poisoned, *others])) is suspected
+
+
+@pytest.mark.parametrize(
+    ("agents", "changes", "suspected"),
+    [
+        ("aaaaaa", {}, True),
+        # One who hides behind a colleague's email that happened to be low.
+        ("aaaaab", {}, True),
+        ("aaaaaaaaabb", {}, True),
+        ("aaaabc", {}, False),
+        ("abcabc", {}, False),
+        # Nobody looked at it: the model's own label, which the poison may have made.
+        ("abcabc", {"strength": "finished"}, True),
+        # A file says nothing about who judged.
+        ("      ", {"strength": "imported"}, True),
+    ],
+)
+def test_a_word_that_several_agents_taught_is_none_of_one_persons_making(
+    agents: str, changes: dict[str, Any], suspected: bool
+) -> None:
+    taught = [
+        make_example(
+            n,
+            input=request_about(f"our timecard of week {n}"),
+            output=ExampleOutput(priority="low"),
+            agent=agent.strip(),
+            **changes,
+        )
+        for n, agent in enumerate(agents)
+    ]
+    others = [make_example(100 + n, output=ExampleOutput(priority="normal")) for n in range(40)]
+    assert ("timecard" in rare_words([*taught, *others])) is suspected
