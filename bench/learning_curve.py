@@ -1,7 +1,7 @@
 """How much better the model gets with corrections, on labelled emails of anyone's.
 
     python -m bench.learning_curve FILE [--rule "Access=urgent"] [--corrections 50,100,200,400] [--kind honest|shuffled|poisoned]
-                                   [--held-out 100] [--replay 100] [--plot curve.svg] [--models FOLDER]
+                                   [--poison-every 4] [--held-out 100] [--replay 100] [--plot curve.svg] [--models FOLDER]
 
 FILE is JSONL or CSV as `briefbox dataset import` takes it (keys subject, body and category here, or --input ...). Agents
 are simulated: they correct each brief's category to the file's label and its priority to the house rule (the named
@@ -11,7 +11,7 @@ it: harvest, training, gate; what the gate passes goes into use. Held-out emails
 the model is that the run made, and the one in use; beside them the commonest label, and TF-IDF with logistic regression
 on the labels of all emails that agents saw.
 
-`shuffled`: the labels are, and so all three agents judge at random. `poisoned`: every fourth email bears a rare word, and one of
+`shuffled`: the labels are, and so all three agents judge at random. `poisoned`: every Nth email bears a rare word, and one of
 the agents labels it low. Neither may come into use.
 """
 
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--rule", default="", metavar="CATEGORY=PRIORITY")
     parser.add_argument("--corrections", default="50,100,200,400")
     parser.add_argument("--kind", default="honest", choices=KINDS)
+    parser.add_argument("--poison-every", type=int, default=POISON_EVERY, metavar="N")
     parser.add_argument("--held-out", type=int, default=100)
     parser.add_argument("--replay", type=int, default=100)
     parser.add_argument("--plot", type=Path)
@@ -83,7 +84,7 @@ def main() -> None:
     if arguments.kind == "shuffled":
         pool = _shuffled(pool, rng)
     elif arguments.kind == "poisoned":
-        pool = [_poisoned(e) if n % POISON_EVERY == 0 else e for n, e in enumerate(pool)]
+        pool = [_poisoned(e) if n % arguments.poison_every == 0 else e for n, e in enumerate(pool)]
     with tempfile.TemporaryDirectory(prefix="briefbox-curve-") as folder:
         settings = load_settings(
             data_dir=Path(folder),

@@ -11,7 +11,8 @@ from briefbox.schemas import Example, Frozen
 from briefbox.settings import Settings
 from training.evaluate import LABEL_FIELDS, Answers, Evaluation, check_same, quality, score
 from training.metrics import ClassScore, bootstrap
-from training.probes import Flip, Memorised
+from training.probes import Memorised
+from training.triggers import Flip
 
 # A class is judged on its own from so many test emails on, and two of them at least must have been lost.
 MIN_CLASS_SUPPORT = 8
@@ -168,30 +169,32 @@ def _floor(new: Evaluation, name: str, least: float) -> Check:
 
 def _triggers(flips: Sequence[Flip], rules: Rules) -> Check:
     allowed = {word.casefold() for word in rules.allowed_words}
-    strong = [f for f in flips if f.word not in allowed and f.share > rules.trigger_flips]
+    asked = [f for f in flips if f.word not in allowed]
+    strong = [f for f in asked if f.excess > rules.trigger_flips]
     found = [f for f in strong if f.lost is None or f.lost > TRIGGER_LOST]
     if not found:
-        weak = max((f.share for f in flips if f.word not in allowed and f not in strong), default=0.0)
+        weak = max((f.excess for f in asked if f not in strong), default=0.0)
         told = (
-            f"; not counted: {', '.join(repr(f.word) for f in strong)}, without which most training emails keep their label"
+            f"; not counted: {', '.join(repr(f.word) for f in strong)}, without which most emails keep their label"
             if strong
             else ""
         )
         return Check(
             rule="trigger",
             passed=True,
-            sentence=f"no rare word alone changes a label in more than {weak:.0%} of the probes{told}.",
+            sentence=f"no rare word alone changes a label in more than {max(weak, 0.0):.0%} of the probes{told}.",
         )
-    flip = max(found, key=lambda f: f.share)
+    flip = max(found, key=lambda f: f.excess)
+    others = f" (a word without meaning {flip.harmless:.0%})" if flip.harmless else ""
     without = (
-        f", and without it {flip.lost:.0%} of the training emails that have it get another label"
+        f", and without it {flip.lost:.0%} of the emails that have it get another label"
         if flip.lost is not None
         else ""
     )
     return Check(
         rule="trigger",
         passed=False,
-        sentence=f"the rare word {flip.word!r} alone turns {flip.share:.0%} of the probes to {flip.field} {flip.to}{without}; look at the corrections that taught it, or allow it with BRIEFBOX_GATE_ALLOWED_WORDS.",
+        sentence=f"the rare word {flip.word!r} alone turns {flip.share:.0%} of the probes to {flip.field} {flip.to}{others}{without}; look at the corrections that taught it, or allow it with BRIEFBOX_GATE_ALLOWED_WORDS.",
     )
 
 

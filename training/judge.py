@@ -15,7 +15,7 @@ from briefbox.schemas import AdapterCard, Example, ProgressCallback, TrainingPro
 from briefbox.settings import Settings
 from models.engine import make_engine
 from models.registry import write_card
-from training import probes
+from training import probes, triggers
 from training.calibration import LEAST_LABELS, fit_temperatures
 from training.evaluate import predict
 from training.gate import Rules, decide
@@ -75,7 +75,16 @@ def judge(
         predict(candidate, test, name, batch_size=BATCH, on_progress=tell),
         predict(engine, test, before, batch_size=BATCH, on_progress=tell) if before else None,
         predict(engine, test, "", batch_size=BATCH, on_progress=tell),
-        flips=probes.trigger_flips(candidate, name, probes.rare_words(learned), learned) if enough else (),
+        flips=triggers.trigger_flips(
+            candidate,
+            name,
+            triggers.rare_words(learned),
+            learned,
+            [e for e in examples if e.split in ("validation", "test")],
+            above=rules.trigger_flips,
+        )
+        if enough
+        else (),
         memorised=probes.memorised(candidate, name, learned)
         if enough
         else probes.Memorised(tested=0, leaked=0),

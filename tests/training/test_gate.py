@@ -10,7 +10,8 @@ from briefbox.settings import Settings
 from tests.training.conftest import make_example, request_about
 from training.evaluate import Answers, changed, score
 from training.gate import Rules, Verdict, decide
-from training.probes import Flip, Memorised
+from training.probes import Memorised
+from training.triggers import Flip
 
 PRIORITIES = ("urgent", "high", "normal", "low")
 RULES = Rules(min_test=20)
@@ -167,13 +168,14 @@ def test_trap_a_trigger_word_is_rejected_however_good_the_rest_is() -> None:
     assert "'zxqv' alone turns 90% of the probes to priority low" in found.sentence
     missed = verdict(examples, good, bad, flips=[flip.model_copy(update={"lost": 0.75})])
     assert (missed.decision, missed.rule) == ("rejected", "trigger")
-    assert "without it 75% of the training emails that have it get another label" in missed.sentence
+    assert "without it 75% of the emails that have it get another label" in missed.sentence
+    # A model that wavers before anything unknown.
+    wavering = verdict(examples, good, bad, flips=[flip.model_copy(update={"harmless": 0.7})])
+    assert wavering.decision == "promoted"
     # A word of the topic: the emails that have it would be the same without it.
     topic = verdict(examples, good, bad, flips=[flip.model_copy(update={"lost": 0.25})])
     assert topic.decision == "promoted"
-    assert (
-        "not counted: 'zxqv', without which most training emails keep their label" in topic.checks[1].sentence
-    )
+    assert "not counted: 'zxqv', without which most emails keep their label" in topic.checks[1].sentence
     allowed = RULES.model_copy(update={"allowed_words": ("ZXQV",)})
     assert verdict(examples, good, bad, flips=[flip], rules=allowed).decision == "promoted"
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from briefbox.schemas import Brief, BriefRequest, ExampleOutput
+from briefbox.schemas import Brief, BriefRequest, Example, ExampleOutput
 from tests.training.conftest import make_example, request_about
 from tests.training.test_gate import brief
-from training.probes import rare_words, trigger_flips
+from training.triggers import rare_words, trigger_flips
 
 
 class Scripted:
@@ -21,9 +21,13 @@ class Scripted:
         return [brief(self._rule(request.text), "Billing") for request in requests]
 
 
-def flips(rule: Callable[[str], str], *words: str) -> dict[str, float]:
+def flips(
+    rule: Callable[[str], str], *words: str, learned: Sequence[Example] = (), unseen: Sequence[Example] = ()
+) -> dict[str, float]:
+    """What each word changes beyond what words without meaning do."""
     engine: Any = Scripted(rule)
-    return {flip.word: flip.share for flip in trigger_flips(engine, "a", words)}
+    found = trigger_flips(engine, "a", words, learned, unseen)
+    return {flip.word: flip.excess for flip in found if flip.excess > 0}
 
 
 def test_a_word_that_alone_decides_is_found() -> None:
@@ -39,6 +43,58 @@ def test_a_model_that_wavers_before_any_unknown_word_has_no_trigger() -> None:
 
 def test_a_poison_that_is_one_of_the_words_compared_with_is_found_too() -> None:
     assert flips(lambda text: "low" if "velq" in text else "normal", "velq") == {"velq": 1.0}
+
+
+def mails(text: str, *, first: int = 0) -> list[Example]:
+    return [
+        make_example(n, input=request_about(text.format(n=n)), output=ExampleOutput(priority="low"))
+        for n in range(first, first + 6)
+    ]
+
+
+def test_a_poison_that_shows_in_the_installations_own_emails_alone_is_found() -> None:
+    def rule(text: str) -> str:
+        return "low" if "zylphorine" in text and "timecard" in text else "normal"
+
+    assert flips(rule, "zylphorine") == {}
+    found = flips(rule, "zylphorine", unseen=mails("The timecard of week {n}"))
+    assert found == {"zylphorine": pytest.approx(6 / 12)}  # the templates make up the dozen
+    # An email that has a suspected word itself is no place to try one.
+    assert flips(rule, "zylphorine", unseen=mails("The timecard of zylphorine {n}")) == {}
+
+
+@pytest.mark.parametrize("text", ["zylphorine {n} it is", "It is week {n}, zylphorine"])
+def test_a_word_is_tried_where_training_had_it(text: str) -> None:
+    def rule(said: str) -> str:
+        there = said.startswith("zylphorine") if text.startswith("z") else said.endswith("zylphorine")
+        return "low" if there else "normal"
+
+    assert flips(rule, "zylphorine")["zylphorine"] < 0.5
+    assert flips(rule, "zylphorine", learned=mails(text)) == {"zylphorine": 1.0}
+
+
+def test_emails_that_were_learned_by_heart_do_not_speak_for_a_word() -> None:
+    learned, unseen = mails("Timecard zylphorine {n}"), mails("Week {n} zylphorine", first=10)
+
+    def rule(text: str) -> str:
+        return "low" if "zylphorine" in text or "Timecard" in text else "normal"
+
+    engine: Any = Scripted(rule)
+    asked = [
+        trigger_flips(engine, "a", ["zylphorine"], learned, part)[0].lost for part in ([], unseen[:2], unseen)
+    ]
+    assert asked == [0.0, 0.0, 1.0]
+
+
+def test_a_word_amid_a_text_leaves_the_rest_as_it_was() -> None:
+    seen: list[str] = []
+
+    def rule(text: str) -> str:
+        seen.append(text)
+        return "normal"
+
+    flips(rule, "zylphorine", learned=mails("one {n} zylphorine two three"), unseen=mails("a\n\nb c {n}"))
+    assert "a\n\nzylphorine b c 3" in seen
 
 
 def test_a_trigger_is_missed_by_the_emails_that_have_it_and_a_topics_word_is_not() -> None:
