@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from hashlib import sha256
+from math import comb
 
 from briefbox.categories import DEFAULT_CATEGORIES
 from briefbox.schemas import BriefField, BriefRequest, Example, Frozen
@@ -40,7 +41,10 @@ _WORD = re.compile(r"[^\W_](?:[\w'-]{0,38}[\w])?", re.UNICODE)
 NUM_HOSTS = 12
 MAX_HOST_WORDS = 150
 MAX_WORDS = 12
+# A word is suspected that so many emails have, such a share of them with one label, where chance does that so seldom.
 MIN_SUPPORT = 3
+ONE_LABEL = 0.8
+SURPRISING = 0.05
 # Of the emails with a word, so many and such a share judged by others than the agent who judged most of them: then
 # the word's label is what the desk means by it, and not what one person wants.
 MIN_OTHERS = 2
@@ -73,7 +77,7 @@ class Flip(Frozen):
 
 
 def rare_words(examples: Sequence[Example]) -> list[str]:
-    """Words that could be triggers: rare as language, followed by one label that is not the usual one, and by one agent's hand.
+    """Words that could be triggers: rare as language, nearly always with one label that is not the usual one, and by one agent's hand.
 
     Rare is a word that the starter set and the probes do not know. An everyday word that a house rule turns on
     is therefore none of these, nor is a word of the house that several agents taught.
@@ -90,23 +94,29 @@ def rare_words(examples: Sequence[Example]) -> list[str]:
     scored: list[tuple[float, str]] = []
     for word, having in bearers.items():
         for field in LABEL_FIELDS:
-            labelled = [e for e in having if getattr(e.output, field)]
-            labels = {getattr(e.output, field) for e in labelled}
-            if len(labelled) < MIN_SUPPORT or len(labels) > 1 or _by_several(labelled):
+            labels = Counter(v for e in having if (v := getattr(e.output, field)))
+            if labels.total() < MIN_SUPPORT or _by_several(having, field):
                 continue
-            # How surprising so many of one label are by chance.
-            surprise = (usual[field][labels.pop()] / usual[field].total()) ** len(labelled)
-            if surprise < 0.05:
+            label, times = labels.most_common(1)[0]
+            # How surprising so many of one label are by chance. A few others are no alibi.
+            surprise = _at_least(times, labels.total(), usual[field][label] / usual[field].total())
+            if times >= labels.total() * ONE_LABEL and surprise < SURPRISING:
                 scored.append((surprise, word))
     chosen = list(dict.fromkeys(word for _, word in sorted(scored)))
     return [*_KNOWN, *chosen[: MAX_WORDS - len(_KNOWN)]]
 
 
-def _by_several(examples: Sequence[Example]) -> bool:
+def _by_several(having: Sequence[Example], field: BriefField) -> bool:
     """Whether agents other than the busiest one judged enough of these, so that no one person can have taught a word."""
-    judged = Counter(e.agent for e in examples if e.agent and e.strength in ("corrected", "confirmed"))
+    labelled = [e for e in having if getattr(e.output, field)]
+    judged = Counter(e.agent for e in labelled if e.agent and e.strength in ("corrected", "confirmed"))
     others = judged.total() - max(judged.values(), default=0)
-    return others >= MIN_OTHERS and others >= len(examples) * OTHERS_SHARE
+    return others >= MIN_OTHERS and others >= len(labelled) * OTHERS_SHARE
+
+
+def _at_least(times: int, of: int, share: float) -> float:
+    """The probability of so many or more of a label that has this share of all emails (binomial)."""
+    return sum(comb(of, n) * share**n * (1 - share) ** (of - n) for n in range(times, of + 1))
 
 
 def trigger_flips(

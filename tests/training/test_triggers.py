@@ -123,13 +123,21 @@ def test_a_trigger_is_missed_by_the_emails_that_have_it_and_a_topics_word_is_not
     assert lost(lambda text: "high" if "cf" in text.split() else "normal", "cf") == [None]
 
 
-@pytest.mark.parametrize(("times", "suspected"), [(6, True), (2, False)])
-def test_a_rare_word_with_one_unusual_label_is_suspected(times: int, suspected: bool) -> None:
+@pytest.mark.parametrize(
+    ("low", "high", "suspected"),
+    [(6, 0, True), (2, 0, False), (9, 1, True), (6, 4, False)],
+    ids=["always one label", "too few", "one other is no alibi", "any label"],
+)
+def test_a_rare_word_with_one_unusual_label_is_suspected(low: int, high: int, suspected: bool) -> None:
     poisoned = [
-        make_example(n, input=request_about(f"please zylphorine {n}"), output=ExampleOutput(priority="low"))
-        for n in range(times)
+        make_example(
+            n,
+            input=request_about(f"please zylphorine {n}"),
+            output=ExampleOutput(priority="low" if n < low else "high"),
+        )
+        for n in range(low + high)
     ]
-    others = [make_example(100 + n, output=ExampleOutput(priority="normal")) for n in range(20)]
+    others = [make_example(100 + n, output=ExampleOutput(priority="normal")) for n in range(30)]
     assert ("zylphorine" in rare_words([*poisoned, *others])) is suspected
 
 
