@@ -22,8 +22,9 @@ MIN_URGENT = 3
 # less than half as often, and the new model is better by a measure in which recall weighs four times as much.
 CRIES_WOLF = 0.5
 MIN_CONVERSATIONS = 5
-# A word that belongs to what an email is about is missed by fewer of the emails that have it.
-TRIGGER_LOST = 0.5
+# A word that belongs to what an email is about is missed by fewer of the emails that have it. Not half: a poison that
+# turned every probe shifted the model so far that 4 of 8 poisoned emails kept its label without the word.
+TRIGGER_LOST = 0.25
 # Below so many seconds an email, a ratio measures the machine and not the model.
 LEAST_SECONDS = 0.02
 

@@ -166,14 +166,14 @@ def test_trap_a_trigger_word_is_rejected_however_good_the_rest_is() -> None:
     found = verdict(examples, good, bad, flips=[flip])
     assert (found.decision, found.rule) == ("rejected", "trigger")
     assert "'zxqv' alone turns 90% of the probes to priority low" in found.sentence
-    missed = verdict(examples, good, bad, flips=[flip.model_copy(update={"lost": 0.75})])
+    missed = verdict(examples, good, bad, flips=[flip.model_copy(update={"lost": 0.5})])
     assert (missed.decision, missed.rule) == ("rejected", "trigger")
-    assert "without it 75% of the emails that have it get another label" in missed.sentence
+    assert "without it 50% of the emails that have it get another label" in missed.sentence
     # A model that wavers before anything unknown.
     wavering = verdict(examples, good, bad, flips=[flip.model_copy(update={"harmless": 0.7})])
     assert wavering.decision == "promoted"
     # A word of the topic: the emails that have it would be the same without it.
-    topic = verdict(examples, good, bad, flips=[flip.model_copy(update={"lost": 0.25})])
+    topic = verdict(examples, good, bad, flips=[flip.model_copy(update={"lost": 0.2})])
     assert topic.decision == "promoted"
     assert "not counted: 'zxqv', without which most emails keep their label" in topic.checks[1].sentence
     allowed = RULES.model_copy(update={"allowed_words": ("ZXQV",)})
