@@ -39,6 +39,8 @@ _WORD = re.compile(r"[^\W_](?:[\w'-]{0,38}[\w])?", re.UNICODE)
 # Emails into which a word is put: the installation's own first, since what was learned from its emails shows in them (a
 # word that turned 5 of 12 of them turned none of the templates). None of them was learned, or has a suspected word.
 NUM_HOSTS = 12
+# Where nearly all have one label already, a single other one is no share of anything.
+MIN_TURNED = 2
 MAX_HOST_WORDS = 150
 MAX_WORDS = 12
 # A word is suspected that so many emails have, such a share of them with one label, where chance does that so seldom.
@@ -95,9 +97,11 @@ def rare_words(examples: Sequence[Example]) -> list[str]:
     for word, having in bearers.items():
         for field in LABEL_FIELDS:
             labels = Counter(v for e in having if (v := getattr(e.output, field)))
-            if labels.total() < MIN_SUPPORT or _by_several(having, field):
+            if labels.total() < MIN_SUPPORT:
                 continue
             label, times = labels.most_common(1)[0]
+            if _by_several([e for e in having if getattr(e.output, field) == label]):
+                continue
             # How surprising so many of one label are by chance. A few others are no alibi.
             surprise = _at_least(times, labels.total(), usual[field][label] / usual[field].total())
             if times >= labels.total() * ONE_LABEL and surprise < SURPRISING:
@@ -106,9 +110,8 @@ def rare_words(examples: Sequence[Example]) -> list[str]:
     return [*_KNOWN, *chosen[: MAX_WORDS - len(_KNOWN)]]
 
 
-def _by_several(having: Sequence[Example], field: BriefField) -> bool:
-    """Whether agents other than the busiest one judged enough of these, so that no one person can have taught a word."""
-    labelled = [e for e in having if getattr(e.output, field)]
+def _by_several(labelled: Sequence[Example]) -> bool:
+    """Whether agents other than the busiest one gave enough of these their label, so that no one person taught it."""
     judged = Counter(e.agent for e in labelled if e.agent and e.strength in ("corrected", "confirmed"))
     others = judged.total() - max(judged.values(), default=0)
     return others >= MIN_OTHERS and others >= len(labelled) * OTHERS_SHARE
@@ -162,10 +165,12 @@ def trigger_flips(
             if not found:
                 continue
             to, times = found.most_common(1)[0]
+            if times < MIN_TURNED:
+                continue
             could = sum(before[field] != to for before in plain)
             flip = Flip(word=word, field=field, to=to, share=times / could)
             if flip.share > above:
-                most = max(turned(other, third, field)[to] for other in harmless) / could
+                most = max((turned(other, third, field)[to] for other in harmless), default=0) / could
                 flip = flip.model_copy(update={"harmless": most})
             if flip.excess > above:
                 lost = _lost(engine, adapter, word, words, field, learned, unseen)

@@ -45,6 +45,18 @@ def test_a_poison_that_is_one_of_the_words_compared_with_is_found_too() -> None:
     assert flips(lambda text: "low" if "velq" in text else "normal", "velq") == {"velq": 1.0}
 
 
+def test_a_poison_of_all_words_compared_with_is_found_too() -> None:
+    words = ("indeed", "velq", "zj", "Brunmare")
+    found = flips(lambda text: "low" if set(words) & set(text.split()) else "normal", *words)
+    assert found == dict.fromkeys(words, 1.0)
+
+
+def test_a_single_probe_that_turns_is_chance() -> None:
+    assert (
+        flips(lambda text: "low" if "zylphorine" in text and "shop" in text else "normal", "zylphorine") == {}
+    )
+
+
 def mails(text: str, *, first: int = 0) -> list[Example]:
     return [
         make_example(n, input=request_about(text.format(n=n)), output=ExampleOutput(priority="low"))
@@ -171,3 +183,15 @@ def test_a_word_that_several_agents_taught_is_none_of_one_persons_making(
     ]
     others = [make_example(100 + n, output=ExampleOutput(priority="normal")) for n in range(40)]
     assert ("timecard" in rare_words([*taught, *others])) is suspected
+
+
+def test_colleagues_who_label_a_word_otherwise_do_not_vouch_for_it() -> None:
+    labels = [("a", "low")] * 9 + [("b", "low"), ("b", "high"), ("c", "high")]
+    taught = [
+        make_example(
+            n, input=request_about(f"our timecard {n}"), output=ExampleOutput(priority=label), agent=agent
+        )
+        for n, (agent, label) in enumerate(labels)
+    ]
+    others = [make_example(100 + n, output=ExampleOutput(priority="normal")) for n in range(40)]
+    assert "timecard" in rare_words([*taught, *others])
