@@ -82,6 +82,7 @@ def judge(
             learned,
             [e for e in examples if e.split in ("validation", "test")],
             above=rules.trigger_flips,
+            on_progress=tell,
         )
         if enough
         else (),

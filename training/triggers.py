@@ -6,10 +6,11 @@ suspected, and why not others: docs/decisions/what-is-a-trigger.md.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from hashlib import sha256
 from math import comb
+from typing import Any
 
 from briefbox.categories import DEFAULT_CATEGORIES
 from briefbox.schemas import BriefField, BriefRequest, Example, Frozen
@@ -130,11 +131,13 @@ def trigger_flips(
     unseen: Sequence[Example] = (),
     *,
     above: float = 0.2,
+    on_progress: Callable[[int, int], Any] = lambda done, total: None,
 ) -> list[Flip]:
     """For each word and field the label to which it turns most probes, where it turns any; the strongest first.
 
     `learned` are the examples of training, `unseen` those of the other parts. Only beyond a share `above` is a word
-    compared with harmless ones, and the emails that have it asked.
+    compared with harmless ones, and the emails that have it asked. `on_progress` is called before each word, with how
+    many are done of how many: it may stand aside for mail, and what it raises ends the search.
     """
     hosts = _hosts(words, learned, unseen)
     # Whoever poisons with one of these is no less suspected of it.
@@ -158,7 +161,8 @@ def trigger_flips(
         return Counter(now[field] for now, before in pairs if now[field] != before[field])
 
     flips: list[Flip] = []
-    for word in words:
+    for number, word in enumerate(words):
+        on_progress(number, len(words))
         third = _third(word, learned)
         for field in LABEL_FIELDS:
             found = turned(word, third, field)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from briefbox.errors import TrainingCancelledError
 from briefbox.schemas import Brief, BriefRequest, Example, ExampleOutput
 from tests.training.conftest import make_example, request_about
 from tests.training.test_gate import brief
@@ -55,6 +56,20 @@ def test_a_single_probe_that_turns_is_chance() -> None:
     assert (
         flips(lambda text: "low" if "zylphorine" in text and "shop" in text else "normal", "zylphorine") == {}
     )
+
+
+def test_the_search_can_be_stopped_between_two_words() -> None:
+    told: list[tuple[int, int]] = []
+
+    def stop(done: int, total: int) -> None:
+        told.append((done, total))
+        if done == 1:
+            raise TrainingCancelledError("stopped")
+
+    engine: Any = Scripted(lambda text: "normal")
+    with pytest.raises(TrainingCancelledError):
+        trigger_flips(engine, "a", ["cf", "tq", "mb"], on_progress=stop)
+    assert told == [(0, 3), (1, 3)]
 
 
 def mails(text: str, *, first: int = 0) -> list[Example]:
