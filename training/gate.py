@@ -278,9 +278,13 @@ def _grounded(new: Evaluation, old: Evaluation, rules: Rules) -> Check:
     )
 
 
+def slowdown(new: float, old: float) -> float:
+    """How many times as long an email takes, of two medians in seconds."""
+    return new / max(old, LEAST_SECONDS)
+
+
 def _latency(new: Evaluation, old: Evaluation, rules: Rules) -> Check:
-    before = max(old.seconds_median, LEAST_SECONDS)
-    ratio = new.seconds_median / before
+    ratio = slowdown(new.seconds_median, old.seconds_median)
     return Check(
         rule="latency",
         passed=ratio <= rules.latency_ratio,

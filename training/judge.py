@@ -6,22 +6,24 @@ Everything goes through the engine that briefs mail: what is judged is what will
 earlier run is used.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 from briefbox.schemas import AdapterCard, Example, ProgressCallback, TrainingProgress
 from briefbox.settings import Settings
-from models.engine import make_engine
+from models.engine import Engine, make_engine
 from models.registry import write_card
 from training import probes, triggers
 from training.calibration import LEAST_LABELS, fit_temperatures
-from training.evaluate import predict
-from training.gate import Rules, decide
+from training.evaluate import Answers, OnDone, predict, retime
+from training.gate import Rules, decide, slowdown
 from training.seeds import read_seeds
 
 BATCH = 16
+# So often two models are timed again, in turns, when the new one seemed too slow.
+TIMING_ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,8 @@ def judge(
     validation = [e for e in examples if e.split == "validation"]
     if len(validation) < 2 * LEAST_LABELS and settings.replay_examples:
         validation += [e for e in read_seeds() if e.split == "validation"]
-    answers = predict(candidate, validation, name, batch_size=BATCH, on_progress=tell)
-    card = card.model_copy(update={"temperatures": fit_temperatures(validation, answers.briefs)})
+    told = predict(candidate, validation, name, batch_size=BATCH, on_progress=tell)
+    card = card.model_copy(update={"temperatures": fit_temperatures(validation, told.briefs)})
     write_card(folder, card)
     if not whole:
         engine.load_adapter(folder, card.name, card.weights_sha256)
@@ -67,14 +69,16 @@ def judge(
     test = [e for e in examples if e.split == "test"]
     before = engine.load_adapter(in_use.folder, in_use.name, in_use.weights_sha256) if in_use else ""
     rules = Rules.from_settings(settings)
+    asked = [(candidate, name), *([(engine, before)] if before else []), (engine, "")]
+    answers = _answers(asked, test, rules, tell)
     learned = [e for e in examples if e.split in ("train", None)]
     # With too few emails nothing can pass: the slow probes would change no verdict.
     enough = len(test) >= rules.min_test
     verdict = decide(
         test,
-        predict(candidate, test, name, batch_size=BATCH, on_progress=tell),
-        predict(engine, test, before, batch_size=BATCH, on_progress=tell) if before else None,
-        predict(engine, test, "", batch_size=BATCH, on_progress=tell),
+        answers[0],
+        answers[1] if before else None,
+        answers[-1],
         flips=triggers.trigger_flips(
             candidate,
             name,
@@ -86,7 +90,7 @@ def judge(
         )
         if enough
         else (),
-        memorised=probes.memorised(candidate, name, learned)
+        memorised=probes.memorised(candidate, name, learned, on_progress=tell)
         if enough
         else probes.Memorised(tested=0, leaked=0),
         rules=rules,
@@ -94,14 +98,30 @@ def judge(
     card = card.model_copy(
         update={
             "verdict": verdict.model_dump(mode="json"),
-            "fingerprint": probes.fingerprint(candidate, name),
+            "fingerprint": probes.fingerprint(candidate, name, on_progress=tell),
         }
     )
     write_card(folder, card)
     return card
 
 
-def _teller(on_progress: ProgressCallback, stage: str) -> Callable[[int, int], Any]:
+def _answers(
+    asked: Sequence[tuple[Engine, str]], test: Sequence[Example], rules: Rules, tell: OnDone
+) -> list[Answers]:
+    """What each engine and adapter says to the test part: the candidate first, and then the one in use."""
+    answers = [predict(e, test, name, batch_size=BATCH, on_progress=tell) for e, name in asked]
+    if not test:
+        return answers
+    new, old = (median(one.seconds) for one in answers[:2])
+    if slowdown(new, old) <= rules.latency_ratio:
+        return answers
+    # Slower, or something else was at work on this machine just then.
+    pairs = [(e, name, one) for (e, name), one in zip(asked, answers, strict=True)][:2]
+    timed = retime(pairs, test, batch_size=BATCH, rounds=TIMING_ROUNDS, on_progress=tell)
+    return [*timed, *answers[2:]]
+
+
+def _teller(on_progress: ProgressCallback, stage: str) -> OnDone:
     def tell(done: int, total: int) -> None:
         on_progress(TrainingProgress(done, total, stage=stage))
 

@@ -111,7 +111,8 @@ def _work(
         )
     lease.write(settings={key: getattr(settings, key) for key in RUN_SETTINGS})
     learned = [e for e in examples if e.split in ("train", None)]
-    # 2. Train, standing aside for mail.
+    # 2. Train. This and the judging stand aside for mail.
+    on_progress = _polite(database, settings, lease)
     name = f"{training_run.method}-run{training_run.id:04}"
     card = finetune(
         Data(
@@ -123,7 +124,7 @@ def _work(
         base,
         settings,
         folder / name,
-        on_progress=_polite(database, settings, lease),
+        on_progress=on_progress,
         name=name,
         method=training_run.method,
         start=shipped(settings) if settings.train_start == "starter" else None,
@@ -133,7 +134,7 @@ def _work(
     with database.read() as session:
         row = champion(session)
     in_use = InUse(row.name, settings.data_dir / row.path, row.weights_sha256) if row is not None else None
-    card = judge(settings, examples, card, folder / name, in_use, on_progress=lease.on_progress)
+    card = judge(settings, examples, card, folder / name, in_use, on_progress=on_progress)
     # 4. Register.
     if training_run.method == "lora":
         _register(database, settings, lease, folder / name, card, training_run)

@@ -13,9 +13,9 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from briefbox.categories import DEFAULT_CATEGORIES
-from briefbox.schemas import BriefRequest, Example, Frozen
+from briefbox.schemas import Brief, BriefRequest, Example, Frozen
 from models.engine import Engine
-from training.evaluate import LABEL_FIELDS, values_of
+from training.evaluate import LABEL_FIELDS, OnDone, values_of
 
 BATCH = 16
 _Item = TypeVar("_Item")
@@ -63,9 +63,18 @@ def probe_requests() -> list[BriefRequest]:
 # --- fingerprint
 
 
-def fingerprint(engine: Engine, adapter: str) -> dict[str, Any]:
-    """The answers to the probe set and their hash. Probabilities are kept beside it, rounded, and are not hashed."""
-    briefs = [brief for batch in batches(probe_requests()) for brief in engine.brief(batch, adapter)]
+def fingerprint(
+    engine: Engine, adapter: str, *, on_progress: OnDone = lambda done, total: None
+) -> dict[str, Any]:
+    """The answers to the probe set and their hash. Probabilities are kept beside it, rounded, and are not hashed.
+
+    `on_progress` is called before each batch, with how many are done of how many: it may stand aside for mail, and what
+    it raises ends the questions.
+    """
+    briefs: list[Brief] = []
+    for batch in batches(probe_requests()):
+        on_progress(len(briefs), len(PROBES))
+        briefs += engine.brief(batch, adapter)
     answers = [values_of(brief) for brief in briefs]
     canonical = json.dumps(answers, ensure_ascii=False, sort_keys=True).encode()
     return {
@@ -108,11 +117,17 @@ class Memorised(Frozen):
         return self.leaked / self.tested if self.tested else 0.0
 
 
-def memorised(engine: Engine, adapter: str, examples: Sequence[Example]) -> Memorised:
+def memorised(
+    engine: Engine,
+    adapter: str,
+    examples: Sequence[Example],
+    *,
+    on_progress: OnDone = lambda done, total: None,
+) -> Memorised:
     """Give training emails with other numbers, and see whether the numbers of training are written.
 
     Every email with a number in its target is its own canary (Carlini et al. 2019, arXiv:1802.08232, plant some).
-    What grounding took out counts as written: it was in the weights.
+    What grounding took out counts as written: it was in the weights. `on_progress` as for `fingerprint`.
     """
     tested: list[tuple[Example, str]] = []
     for example in examples:
@@ -122,7 +137,8 @@ def memorised(engine: Engine, adapter: str, examples: Sequence[Example]) -> Memo
             tested.append((example, numbers[0]))
     tested = sorted(tested, key=lambda pair: sha256(pair[0].id.encode()).hexdigest())[:MAX_NUMBERS]
     cases: list[str] = []
-    for batch in batches(tested):
+    for number, batch in enumerate(batches(tested)):
+        on_progress(number * BATCH, len(tested))
         requests = [_disguised(example.input) for example, _ in batch]
         for (example, number), brief in zip(batch, engine.brief(requests, adapter), strict=True):
             written = " ".join((brief.headline, brief.summary, *brief.grounding.removed))

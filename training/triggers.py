@@ -6,16 +6,15 @@ suspected, and why not others: docs/decisions/what-is-a-trigger.md.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from hashlib import sha256
 from math import comb
-from typing import Any
 
 from briefbox.categories import DEFAULT_CATEGORIES
 from briefbox.schemas import BriefField, BriefRequest, Example, Frozen
 from models.engine import Engine
-from training.evaluate import LABEL_FIELDS, request_of, values_of
+from training.evaluate import LABEL_FIELDS, OnDone, request_of, values_of
 from training.probes import PROBES, batches
 
 # Texts into which a suspected word is put where the installation has too few emails of its own for it; none of them is
@@ -131,7 +130,7 @@ def trigger_flips(
     unseen: Sequence[Example] = (),
     *,
     above: float = 0.2,
-    on_progress: Callable[[int, int], Any] = lambda done, total: None,
+    on_progress: OnDone = lambda done, total: None,
 ) -> list[Flip]:
     """For each word and field the label to which it turns most probes, where it turns any; the strongest first.
 

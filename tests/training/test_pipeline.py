@@ -224,6 +224,20 @@ def test_a_cancelled_run_stops_after_its_step(
         store.cancel_run(session, run_id, actor="test")
 
 
+def test_judging_stands_aside_for_mail_as_training_does(
+    database: Database, settings: Settings, base: BaseModel, run_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages: list[str] = []
+
+    def stand_aside(_self: object) -> None:
+        stages.append(stored(database, run_id).stage)
+
+    monkeypatch.setattr("training.yielding.Yielding.stand_aside", stand_aside)
+    monkeypatch.setattr(lease, "PROGRESS_SECONDS", 0.001)
+    pipeline.run(database, settings, run_id, owner="w1")
+    assert {"training", "evaluating"} <= set(stages)
+
+
 def test_a_waiting_run_is_cancelled_at_once(database: Database, settings: Settings, run_id: int) -> None:
     with database.write() as session:
         store.cancel_run(session, run_id, actor="test")
