@@ -31,6 +31,7 @@ import torch
 
 from bench.common import console, print_table
 from bench.mails import requests_from, varied_requests
+from bench.shapes import limits
 from briefbox.schemas import PRIORITIES, BriefRequest
 from briefbox.settings import load_settings
 from models import transformers_engine as engine_module
@@ -187,8 +188,10 @@ class Bench:
     def _generate(self, prompts: list[list[int]]) -> list[list[int]]:
         end = self.tokenizer.eos_token_id
         width = max(len(ids) for ids in prompts)
-        ids = torch.tensor([[end] * (width - len(p)) + p for p in prompts])
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        ids = torch.tensor([[end] * (width - len(p)) + p for p in prompts], device=self.plain.device)
+        mask = torch.tensor(
+            [[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.plain.device
+        )
         exact = {"min_new_tokens": self.limit} if self.arguments.equal else {}
         with torch.inference_mode():
             output = self.plain.generate(
@@ -264,7 +267,7 @@ class Bench:
         model = self.engine.model
         head = model.get_output_embeddings().weight.numel()
         body = sum(p.numel() for p in model.parameters()) - model.get_input_embeddings().weight.numel()
-        peak = _matmul_peak(self.engine.dtype)
+        peak = limits(self.engine.device, self.engine.dtype)[0] / 1e9
         parts = {name: statistics.median(a[name] for a in self.accounts) for name in self.accounts[0]}
         work = {"prefill": 2 * body * own, "decode": 2 * (body + head) * written}
         rows = []
@@ -302,7 +305,7 @@ def _plain_model(engine: TransformersEngine) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         engine.base.path, dtype=engine.dtype, attn_implementation="sdpa", local_files_only=True
     )
-    return model.eval()
+    return model.to(engine.device).eval()
 
 
 def _has_allowed_labels(text: str, request: BriefRequest) -> bool:
@@ -311,19 +314,6 @@ def _has_allowed_labels(text: str, request: BriefRequest) -> bool:
     if priority is None or category is None:
         return False
     return priority[1] in PRIORITIES and category[1] in allowed_labels("category", request)
-
-
-def _matmul_peak(dtype: torch.dtype) -> float:
-    """GFLOP/s of the best of some large products."""
-    best = 0.0
-    with torch.inference_mode():
-        for size in (1024, 2048):
-            one, other = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
-            for _ in range(6):
-                started = time.perf_counter()
-                one @ other
-                best = max(best, 2 * size**3 / (time.perf_counter() - started) / 1e9)
-    return best
 
 
 if __name__ == "__main__":

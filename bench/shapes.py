@@ -44,9 +44,9 @@ def main() -> None:
     device = choose_device(settings)
     dtype = choose_dtype(device, settings)
     torch.manual_seed(0)
-    model = _random_model(arguments.shape, dtype, device)
+    model = random_model(arguments.shape, dtype, device)
     weights = sum(p.numel() for p in model.parameters())
-    product, reading = _limits(device, dtype)
+    product, reading = limits(device, dtype)
     rows = []
     for batch in map(int, arguments.batches.split(",")):
         prompts = torch.randint(5, model.config.vocab_size, (batch, arguments.prompt)).tolist()
@@ -83,7 +83,8 @@ def main() -> None:
     console.print(f"Limits: {product / 1e12:.2f} TFLOP/s, {reading / 1e9:.0f} GB/s read.")
 
 
-def _random_model(shape: str, dtype: torch.dtype, device: torch.device) -> LlamaForCausalLM:
+def random_model(shape: str, dtype: torch.dtype, device: torch.device) -> LlamaForCausalLM:
+    """A model of random weights, one of SHAPES."""
     hidden, middle, layers, heads, kv_heads, vocabulary = SHAPES[shape]
     config = LlamaConfig(
         hidden_size=hidden,
@@ -135,10 +136,11 @@ def _generate(model: LlamaForCausalLM, shared: list[int], prompts: list[list[int
         model.set_attn_implementation(attention.NAME)
 
 
-def _limits(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+def limits(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
     """FLOP/s of the best of some large products, and bytes/s of the best of some sums."""
     size = 8192 if device.type == "cuda" else 2048
-    one = torch.ones(size, size, dtype=dtype, device=device)
+    # Random: a product of ones, or zeros, takes less power and runs faster.
+    one = torch.randn(size, size, dtype=dtype, device=device)
     long = torch.ones(1 << (30 if device.type == "cuda" else 27), dtype=torch.int8, device=device).view(
         torch.float32
     )

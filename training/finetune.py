@@ -197,6 +197,8 @@ def answer_loss(model: Any, batch: Mapping[str, Any]) -> Tensor:
             input_ids=batch["input_ids"],
             position_ids=batch["position_ids"],
             segments=batch["segments"],
+            # A GPU is idle between small pieces of work; a CPU is not, and padding would cost it.
+            layouts={} if batch["input_ids"].is_cuda else None,
             use_cache=False,
             logits_to_keep=batch["places"],
         )

@@ -137,8 +137,8 @@ def memorised(
             tested.append((example, numbers[0]))
     tested = sorted(tested, key=lambda pair: sha256(pair[0].id.encode()).hexdigest())[:MAX_NUMBERS]
     cases: list[str] = []
-    for number, batch in enumerate(batches(tested)):
-        on_progress(number * BATCH, len(tested))
+    for at, batch in enumerate(batches(tested)):
+        on_progress(at * BATCH, len(tested))
         requests = [_disguised(example.input) for example, _ in batch]
         for (example, number), brief in zip(batch, engine.brief(requests, adapter), strict=True):
             written = " ".join((brief.headline, brief.summary, *brief.grounding.removed))

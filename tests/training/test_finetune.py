@@ -14,6 +14,7 @@ from models.prompt import PROMPT_VERSION
 from models.registry import read_card, verify_adapter
 from models.transformers_engine import TransformersEngine
 from tests.training.conftest import make_example, request_about
+from training.attention import attend
 from training.finetune import (
     MIN_VALIDATION,
     Beginning,
@@ -25,7 +26,7 @@ from training.finetune import (
     last_checkpoint,
     learning_rate_share,
 )
-from training.rows import UNWRITTEN, Batches, Row, encode_example, pack, packed_tokens
+from training.rows import UNWRITTEN, Batches, Row, Segment, encode_example, pack, packed_tokens
 
 FOUR = [make_example(number) for number in range(1, 5)]
 
@@ -240,6 +241,28 @@ def test_a_pack_gives_the_loss_and_the_gradient_of_its_rows_alone(
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for (name, one), (_, other) in zip(packed.named_parameters(), plain.named_parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_rows_that_are_computed_together_see_what_they_see_alone(window: int | None) -> None:
+    """As on a GPU: two prefixes, rows of 1 to 40 tokens, four query heads for each key head."""
+    sizes = [(20, (3, 40, 1, 17, 39)), (9, (8, 30))]
+    segments: list[Segment] = []
+    for prefix, rows in sizes:
+        start = segments[-1].end if segments else 0
+        segments.append(Segment(start, start + prefix, start, start))
+        for row in rows:
+            segments.append(Segment(segments[-1].end, segments[-1].end + row, start, start + prefix))
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(1, heads, segments[-1].end, 16) for heads in (8, 2, 2)]
+    inputs = [torch.randn(s, generator=generator).requires_grad_() for s in shapes]
+    results = []
+    for layouts in (None, {}):
+        output, _ = attend(None, *inputs, None, sliding_window=window, segments=segments, layouts=layouts)
+        weights = torch.arange(output.numel()).reshape(output.shape).cos()
+        results.append((output, *torch.autograd.grad((output * weights).sum(), inputs)))
+    for alone, together in zip(*results, strict=True):
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
