@@ -9,7 +9,7 @@ category has the named priority, every other one `normal`), by the same calls as
 installation's starter adapter is in use at first. After so many corrected emails a run is made as the schedule would make
 it: harvest, training, gate; what the gate passes goes into use. Held-out emails, never seen by any agent, show how good
 the model is that the run made, and the one in use; beside them the commonest label, and TF-IDF with logistic regression
-on the labels of all emails that agents saw.
+on the labels of all emails that agents saw. With BRIEFBOX_PRICE_DEVICE_HOUR (or watts and their price) the table says what a point costs.
 
 `shuffled`: the labels are, and so all three agents judge at random. `poisoned`: every Nth email bears a rare word, and one of
 the agents labels it low. Neither may come into use.
@@ -30,6 +30,7 @@ from briefbox.schemas import BriefField, Example, ExampleOutput
 from briefbox.settings import load_settings
 from briefbox.store import adapters
 from briefbox.store import training as store
+from briefbox.store.cost import Prices
 from briefbox.tables import TrainingRun
 from models.engine import Engine, make_engine
 from training import pipeline
@@ -227,9 +228,13 @@ def _print(
     points: Sequence[Point],
     held_out: int,
 ) -> None:
-    """The table. A point is one per cent of accuracy, the mean of the fields, over what was in use at first."""
+    """The table. A point is one per cent of accuracy, the mean of the fields, over what was in use at first.
+
+    What it cost: the run's time, the agents' corrections so far, and money where the machine has a price.
+    """
     base = sum(before.values()) / len(before)
-    rows: list[tuple[object, ...]] = [(0, 0, _said(before), _said(common), _said(before), "", "", "")]
+    prices = Prices.of(load_settings())
+    rows: list[tuple[object, ...]] = [(0, 0, _said(before), _said(common), _said(before), *[""] * 5)]
     for p in points:
         gained = 100 * (sum(p.made.values()) / len(p.made) - base)
         rows.append(
@@ -241,7 +246,17 @@ def _print(
                 _said(p.in_use),
                 p.decision + (f" ({p.rule})" if p.rule else ""),
                 f"{p.seconds / 60:.1f} min",
-                f"{p.seconds / gained:.0f} s" if gained > 0 else "-",
+                *(
+                    (
+                        f"{p.seconds / gained:.0f} s",
+                        f"{p.corrections / gained:.1f}",
+                        f"{float(prices.machine_hour) * p.seconds / 3600 / gained:.4f} {prices.currency}"
+                        if prices.machine_hour
+                        else "",
+                    )
+                    if gained > 0
+                    else ("-", "-", "-")
+                ),
             )
         )
     print_table(
@@ -255,6 +270,8 @@ def _print(
             "gate",
             "run",
             "time a point gained",
+            "corrections a point",
+            "machine's price a point",
         ],
         rows,
     )
