@@ -145,7 +145,7 @@ class Client:
             with self._http.stream(method, path, json=body, timeout=timeout) as response:
                 content = self._read(response, started + seconds)
         except httpx.TimeoutException as error:
-            raise _Again(f"no answer within {seconds:.0f} s") from error
+            raise _Again(f"no answer within {seconds:.1f} s") from error
         except httpx.TransportError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise ModelError(

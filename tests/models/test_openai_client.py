@@ -79,8 +79,9 @@ def test_an_answer_that_trickles_in_ends_at_the_timeout_too() -> None:
     with OpenAIServer([Reply(b"x" * 5000, drip=0.05)]) as server:
         started = time.monotonic()
         with pytest.raises(ServerAwayError, match="too long to arrive"):
-            engine_for(server, openai_timeout_seconds=0.3).brief([make_request()])
-        assert time.monotonic() - started < 3
+            # Far longer than the first byte takes on a busy machine, and far shorter than the whole.
+            engine_for(server, openai_timeout_seconds=1.5).brief([make_request()])
+        assert time.monotonic() - started < 15
 
 
 def test_a_batch_never_takes_longer_than_it_may() -> None:
