@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=sorted(SHAPES), help="random weights in this shape")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
     parser.add_argument("--peer-batch", type=int, default=PEER_BATCH, help="rows of the peer")
-    parser.add_argument("--step-tokens", type=int, help="exactly so many a step; without it as a run chooses")
+    parser.add_argument("--step-tokens", type=int, help="about so many a step; without it as a run chooses")
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

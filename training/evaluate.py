@@ -92,47 +92,70 @@ def predict(
 
     Emails of like length are briefed together. Raises AdapterError, ModelError, OutOfMemoryError.
     """
+    models = [(engine, adapter)]
+    return predict_by_turns(models, examples, batch_size=batch_size, on_progress=on_progress)[0]
+
+
+def predict_by_turns(
+    models: Sequence[tuple[Engine, str]],
+    examples: Sequence[Example],
+    *,
+    batch_size: int,
+    on_progress: OnDone | None = None,
+) -> list[Answers]:
+    """What `predict` says of each engine and adapter; each batch goes to all of them before the next one.
+
+    So what else the machine does meanwhile slows all of them down, and not the one that was being asked.
+    """
     order = sorted(range(len(examples)), key=lambda n: len(examples[n].input.text))
     # Whole batches of one list of categories: an engine takes them apart otherwise.
     order.sort(key=lambda n: [c.name for c in request_of(examples[n]).categories])
-    briefs: dict[int, Brief] = {}
-    seconds: dict[int, float] = {}
+    briefs: list[dict[int, Brief]] = [{} for _ in models]
+    seconds: list[dict[int, float]] = [{} for _ in models]
     for at in range(0, len(order), batch_size):
         numbers = order[at : at + batch_size]
-        started = time.perf_counter()
-        made = engine.brief([request_of(examples[n]) for n in numbers], adapter)
-        took = (time.perf_counter() - started) / len(numbers)
-        briefs.update(zip(numbers, made, strict=True))
-        seconds.update(dict.fromkeys(numbers, took))
-        if on_progress is not None:
-            on_progress(len(briefs), len(examples))
-    return Answers(
-        model=adapter or engine.base_model,
-        ids=tuple(example.id for example in examples),
-        briefs=tuple(briefs[n] for n in range(len(examples))),
-        seconds=tuple(seconds[n] for n in range(len(examples))),
-        memory=_memory(),
-    )
+        requests = [request_of(examples[n]) for n in numbers]
+        for model, (engine, adapter) in enumerate(models):
+            started = time.perf_counter()
+            made = engine.brief(requests, adapter)
+            took = (time.perf_counter() - started) / len(numbers)
+            briefs[model].update(zip(numbers, made, strict=True))
+            seconds[model].update(dict.fromkeys(numbers, took))
+            if on_progress is not None:
+                on_progress(sum(map(len, briefs)), len(examples) * len(models))
+    everything = range(len(examples))
+    return [
+        Answers(
+            model=adapter or engine.base_model,
+            ids=tuple(example.id for example in examples),
+            briefs=tuple(briefs[model][n] for n in everything),
+            seconds=tuple(seconds[model][n] for n in everything),
+            memory=_memory(),
+        )
+        for model, (engine, adapter) in enumerate(models)
+    ]
 
 
 def retime(
-    models: Sequence[tuple[Engine, str, Answers]],
+    models: Sequence[tuple[Engine, str]],
+    answers: Sequence[Answers],
     examples: Sequence[Example],
     *,
     batch_size: int,
     rounds: int,
     on_progress: OnDone | None = None,
 ) -> list[Answers]:
-    """The answers of each engine and adapter with the least time that an email took, in `rounds` more rounds by turns.
+    """The models' answers with the least time that each email took, in `rounds` more rounds by turns.
 
-    What else a machine does can only make a model slower, and may hit one of them alone. Raises as `predict` does.
+    What else a machine does can only make a model slower. Raises as `predict` does.
     """
-    timed = [answers for _, _, answers in models]
+    timed = list(answers)
     for _ in range(rounds):
-        for number, (engine, adapter, _) in enumerate(models):
-            again = predict(engine, examples, adapter, batch_size=batch_size, on_progress=on_progress)
-            least = tuple(map(min, timed[number].seconds, again.seconds))
-            timed[number] = replace(timed[number], seconds=least)
+        again = predict_by_turns(models, examples, batch_size=batch_size, on_progress=on_progress)
+        timed = [
+            replace(one, seconds=tuple(map(min, one.seconds, other.seconds)))
+            for one, other in zip(timed, again, strict=True)
+        ]
     return timed
 
 

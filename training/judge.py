@@ -17,7 +17,7 @@ from models.engine import Engine, make_engine
 from models.registry import write_card
 from training import probes, triggers
 from training.calibration import LEAST_LABELS, fit_temperatures
-from training.evaluate import Answers, OnDone, predict, retime
+from training.evaluate import Answers, OnDone, predict, predict_by_turns, retime
 from training.gate import Rules, decide, slowdown
 from training.seeds import read_seeds
 
@@ -109,15 +109,14 @@ def _answers(
     asked: Sequence[tuple[Engine, str]], test: Sequence[Example], rules: Rules, tell: OnDone
 ) -> list[Answers]:
     """What each engine and adapter says to the test part: the candidate first, and then the one in use."""
-    answers = [predict(e, test, name, batch_size=BATCH, on_progress=tell) for e, name in asked]
+    answers = predict_by_turns(asked, test, batch_size=BATCH, on_progress=tell)
     if not test:
         return answers
     new, old = (median(one.seconds) for one in answers[:2])
     if slowdown(new, old) <= rules.latency_ratio:
         return answers
-    # Slower, or something else was at work on this machine just then.
-    pairs = [(e, name, one) for (e, name), one in zip(asked, answers, strict=True)][:2]
-    timed = retime(pairs, test, batch_size=BATCH, rounds=TIMING_ROUNDS, on_progress=tell)
+    # Slower, or the machine was busy just when it had its turns.
+    timed = retime(asked[:2], answers[:2], test, batch_size=BATCH, rounds=TIMING_ROUNDS, on_progress=tell)
     return [*timed, *answers[2:]]
 
 

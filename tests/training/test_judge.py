@@ -1,6 +1,7 @@
 """How models are timed against each other, and that the questions to them can be interrupted."""
 
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 import pytest
@@ -28,18 +29,30 @@ class Timed:
         return [brief("normal", "Billing") for _ in requests]
 
 
-def slowdown_of(engine: Timed, monkeypatch: pytest.MonkeyPatch) -> float:
+def slowdown_of(engine: Timed, monkeypatch: pytest.MonkeyPatch, *, batches: int = 1) -> float:
     monkeypatch.setattr("training.evaluate.time.perf_counter", lambda: engine.now)
     asked: Any = [(engine, "new"), (engine, "old"), (engine, "")]
-    found = judge._answers(asked, judged_set(judge.BATCH), Rules(), lambda _done, _total: None)
+    found = judge._answers(asked, judged_set(judge.BATCH * batches), Rules(), lambda _done, _total: None)
     assert [a.model for a in found] == ["new", "old", "base"]
-    return found[0].seconds[0] / found[1].seconds[0]
+    new, old = (median(a.seconds) for a in found[:2])
+    return new / old
 
 
 def test_a_machine_that_was_busy_for_one_model_only_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Timed({"new": 1.0, "old": 1.0, "": 1.0}, load=lambda number: 0.9 if number == 0 else 0.0)
     assert slowdown_of(engine, monkeypatch) == 1.0
     assert engine.passes == 3 + 2 * judge.TIMING_ROUNDS
+
+
+@pytest.mark.parametrize("slower", ["new", "old"])
+def test_work_that_begins_amid_the_test_slows_both(slower: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a good model is turned down for it, nor is a slow one let through because the other one had it worse."""
+    seconds = {"new": 1.0, "old": 1.0, "": 1.0} | {slower: 1.25}
+    # From the first third on; asked one after the other, only the second and third model would be slowed down.
+    engine = Timed(seconds, load=lambda number: 0.0 if number < 6 else 1.0)
+    expected = 2.25 / 2.0 if slower == "new" else 2.0 / 2.25
+    assert slowdown_of(engine, monkeypatch, batches=6) == pytest.approx(expected)
+    assert engine.passes == 3 * 6
 
 
 def test_a_model_that_is_slower_by_itself_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
