@@ -34,6 +34,10 @@ class EmailKind(StrEnum):
     AUTO_REPLY = "auto-reply"
     BOUNCE = "bounce"
     NEWSLETTER = "newsletter"
+    LIST = "list"  # people talking on a mailing list
+    CALENDAR = "calendar"
+    OWN = "own"  # sent from one of our own addresses
+    SPAM = "spam"  # by the server's headers
 
 
 class LedgerState(StrEnum):
@@ -70,11 +74,12 @@ class Address(Frozen):
 
 
 class Attachment(Frozen):
-    """An attached file as listed to people; `size` is in decoded bytes."""
+    """An attached file as listed to people; `size` is in decoded bytes, 0 where it is not known."""
 
     name: str
     type: str
     size: int
+    section: str = ""  # its IMAP section (RFC 3501, 6.4.5) when it stayed on the server
 
 
 class ParsedEmail(Frozen):
@@ -90,9 +95,14 @@ class ParsedEmail(Frozen):
     kind: EmailKind = EmailKind.CUSTOMER
     kind_reason: str = ""
     text: str = ""  # all visible text
-    reply: str = ""  # the new part: without quoted history
+    reply: str = ""  # the new part: without quoted history and signature
+    signature: str = ""
+    quoted: str = ""  # the history and forwarded mail that `reply` leaves out
+    language: str = ""  # ISO 639-1 of the new part; "" where it is too short to tell
     attachments: tuple[Attachment, ...] = ()
     hidden_text: bool = False  # HTML held text that a person would not see; it was left out
+    other_ids: tuple[str, ...] = ()  # Message-IDs that it had before a server on the way gave it another
+    bounced_id: str = ""  # of a bounce: the Message-ID of the mail that could not be delivered
     warnings: tuple[str, ...] = ()
 
 

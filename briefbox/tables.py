@@ -2,7 +2,7 @@
 
 Rules that the tables themselves keep:
 
-- one ledger row for each (mailbox, folder, uidvalidity, uid);
+- one ledger row for each (mailbox, folder, uidvalidity, generation, uid);
 - one email for each (mailbox, sha256 of its bytes); a Message-ID is a hint, never an identity;
 - one brief for each (email, engine, base model, adapter, prompt version);
 - one correction for each (conversation, agent, idempotency key);
@@ -169,10 +169,22 @@ class Mailbox(SQLModel, table=True):
     password_encrypted: str = _text()
     ca_file: str = ""
     folders: list[str] = _json(list)
-    start_at: str = "now"  # all or now: where a folder begins when it is first seen
+    auth: str = "password"  # password or oauth2
+    # Of oauth2: provider, client_id, tenant, end-points, scopes. No secrets: those are in oauth_encrypted.
+    oauth: dict[str, Any] = _json(dict)
+    oauth_encrypted: str = _text()  # client secret, refresh token, access token and its end; one JSON object
+    addresses: list[str] = _json(list)  # other addresses of ours that lead here; mail from any is our own
+    start_at: str = "now"  # now, all, or "14 days": where a folder begins when it is first seen
+    # What becomes of the mail that was there before us: "closed" conversations without a brief, "briefed" (closed
+    # too, after all live mail), or "open" like new mail.
+    older: str = "open"
+    attachments: str = "keep"  # keep: as bytes; reference: they stay on the server
     adapter: str = ""  # name of the adapter for this mailbox's mail; "" is the champion
     created_at: datetime = _when()
     paused_at: datetime | None = _when(nullable=True)
+    paused_reason: str = _text()
+    removed_at: datetime | None = _when(nullable=True)  # no longer read; what it brought stays
+    reconcile_at: datetime | None = _when(nullable=True)  # somebody asked for a full comparison
     last_success_at: datetime | None = _when(nullable=True)
     last_error: str = _text()
     last_error_at: datetime | None = _when(nullable=True)
@@ -182,22 +194,46 @@ class Mailbox(SQLModel, table=True):
 
 
 class FolderCursor(SQLModel, table=True):
-    """How far one (folder, UIDVALIDITY) has been read. A new UIDVALIDITY is a new row; the old one stays."""
+    """How far one (folder, UIDVALIDITY) has been read. A new UIDVALIDITY is a new row; the old one stays.
+
+    Every UID in (first_uid, backfill_uid] and in (older_uid, last_uid] has its ledger row. UIDs up to `older_uid`
+    were there before us; those in (backfill_uid, older_uid] are still to be read, beside and after new mail.
+    `generation` counts folders that came back with the same UIDVALIDITY and other mail (a restored backup, another
+    account).
+    """
 
     __tablename__ = "folder_cursors"
-    __table_args__ = (UniqueConstraint("mailbox_id", "folder", "uidvalidity"),)
+    __table_args__ = (UniqueConstraint("mailbox_id", "folder", "uidvalidity", "generation"),)
     id: int = Field(default=None, primary_key=True)
     mailbox_id: int = _reference("mailboxes.id")
     folder: str
     uidvalidity: int = Field(sa_type=BigInteger)
+    generation: int = 0
     current: bool = True
-    first_uid: int = Field(default=0, sa_type=BigInteger)  # mail up to here was there before us
-    last_uid: int = Field(
-        default=0, sa_type=BigInteger
-    )  # every UID in (first_uid, last_uid] has its ledger row
+    first_uid: int = Field(default=0, sa_type=BigInteger)  # mail up to here is not ours to read
+    backfill_uid: int = Field(default=0, sa_type=BigInteger)
+    older_uid: int = Field(default=0, sa_type=BigInteger)
+    last_uid: int = Field(default=0, sa_type=BigInteger)
+    uidnext: int | None = Field(
+        default=None, sa_type=BigInteger
+    )  # at the last full comparison, as are the next two
+    highest_modseq: int | None = Field(default=None, sa_type=BigInteger)
     server_exists: int | None = None
+    missing_since: datetime | None = _when(nullable=True)  # the server has no such folder
     created_at: datetime = _when()
     reconciled_at: datetime | None = _when(nullable=True)
+
+
+class MailboxEvent(SQLModel, table=True):
+    """Something that happened to a mailbox and an admin may ask about: renumbered, restored, paused, recovered."""
+
+    __tablename__ = "mailbox_events"
+    id: int = Field(default=None, primary_key=True)
+    mailbox_id: int = _reference("mailboxes.id")
+    folder: str = ""
+    kind: str  # renumbered, restored, folder missing, folder back, folder renamed, paused, resumed, stopped, recovered
+    text: str = _text()
+    created_at: datetime = _when()
 
 
 class RawEmail(SQLModel, table=True):
@@ -214,11 +250,12 @@ class LedgerEntry(SQLModel, table=True):
     """One message that a mailbox server has shown us, and where it ended."""
 
     __tablename__ = "ledger"
-    __table_args__ = (UniqueConstraint("mailbox_id", "folder", "uidvalidity", "uid"),)
+    __table_args__ = (UniqueConstraint("mailbox_id", "folder", "uidvalidity", "generation", "uid"),)
     id: int = Field(default=None, primary_key=True)
     mailbox_id: int = _reference("mailboxes.id", index=False)
     folder: str
     uidvalidity: int = Field(sa_type=BigInteger)
+    generation: int = 0
     uid: int = Field(sa_type=BigInteger)
     state: str = Field(index=True)
     reason: str = _text()
@@ -252,13 +289,18 @@ class Conversation(SQLModel, table=True):
     """One row of the agent queue: the emails of one thread, and what the brief says after the agents."""
 
     __tablename__ = "conversations"
-    __table_args__ = (Index("ix_conversations_queue", "state", "priority_rank", "waiting_since", "id"),)
+    __table_args__ = (
+        Index("ix_conversations_queue", "state", "priority_rank", "waiting_since", "id"),
+        Index("ix_conversations_subject", "mailbox_id", "customer_address", "subject_key"),
+    )
     id: int = Field(default=None, primary_key=True)
     mailbox_id: int = _reference("mailboxes.id")
     subject: str = _text()
     customer_name: str = ""
     customer_address: str = Field(default="", index=True)
-    state: str = "open"  # open or done
+    subject_key: str = _text()  # the subject without "Re:" and the like, folded: for mail that names no other
+    merged_into: int | None = Field(default=None)  # the conversation that took its emails
+    state: str = "open"  # open, done or merged
     priority: str = ""
     priority_rank: int = 4  # 0 urgent ... 3 low, 4 not known yet
     category: str = ""
@@ -283,7 +325,7 @@ class Email(SQLModel, table=True):
     __tablename__ = "emails"
     __table_args__ = (
         UniqueConstraint("mailbox_id", "sha256"),
-        Index("ix_emails_ready", "work_state", "received_at", "id"),  # claims read in this order
+        Index("ix_emails_ready", "work_state", "backfill", "received_at", "id"),  # claims read in this order
     )
     id: int = Field(default=None, primary_key=True)
     mailbox_id: int = _reference("mailboxes.id", index=False)
@@ -296,6 +338,8 @@ class Email(SQLModel, table=True):
     subject: str = _text()
     kind: str = "customer"
     kind_reason: str = _text()
+    language: str = ""  # ISO 639-1; "" where it is too short to tell
+    backfill: bool = False  # it was there before we were: briefed after all others
     received_at: datetime = _when()  # the server's INTERNALDATE, else when we saw it
     parsed: dict[str, Any] = _json(dict)  # the whole ParsedEmail
     # --- the work: waiting -> running (leased) -> done or dead
@@ -308,6 +352,18 @@ class Email(SQLModel, table=True):
     lease_until: datetime | None = _when(nullable=True)
     last_error: str = _text()
     created_at: datetime = _when()
+
+
+class ThreadId(SQLModel, table=True):
+    """A Message-ID that mails of a conversation have or name, ours or not: what a reply is told by."""
+
+    __tablename__ = "thread_ids"
+    __table_args__ = (UniqueConstraint("mailbox_id", "message_id", "conversation_id"),)
+    id: int = Field(default=None, primary_key=True)
+    mailbox_id: int = _reference("mailboxes.id", index=False)
+    message_id: str = Field(sa_type=Text)
+    conversation_id: int = _reference("conversations.id")
+    held: bool = False  # a mail that we hold has it; otherwise it is only named
 
 
 class Brief(SQLModel, table=True):

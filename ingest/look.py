@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlmodel import select
+from sqlmodel import col, select
 
 from briefbox.db import Database
 from briefbox.errors import BriefboxError, ParseError
@@ -68,11 +68,13 @@ def _compare_folder(database: Database, row: MailboxRow, mailbox: Mailbox, name:
     status = mailbox.open_folder(name)
     with database.read() as session:
         cursor = session.exec(
-            select(FolderCursor).where(
+            select(FolderCursor)
+            .where(
                 FolderCursor.mailbox_id == row.id,
                 FolderCursor.folder == name,
                 FolderCursor.uidvalidity == status.uidvalidity,
             )
+            .order_by(col(FolderCursor.generation).desc())
         ).first()
         if cursor is None:
             return FolderComparison(

@@ -82,6 +82,7 @@ def balances(session: Session) -> list[FolderBalance]:
                 LedgerEntry.mailbox_id == cursor.mailbox_id,
                 LedgerEntry.folder == cursor.folder,
                 LedgerEntry.uidvalidity == cursor.uidvalidity,
+                LedgerEntry.generation == cursor.generation,
             )
             .group_by(LedgerEntry.state)
         ).all()
@@ -216,7 +217,8 @@ def _cursor_covers_ledger(session: Session) -> Finding:
             FolderCursor,
             (col(FolderCursor.mailbox_id) == col(LedgerEntry.mailbox_id))
             & (col(FolderCursor.folder) == col(LedgerEntry.folder))
-            & (col(FolderCursor.uidvalidity) == col(LedgerEntry.uidvalidity)),
+            & (col(FolderCursor.uidvalidity) == col(LedgerEntry.uidvalidity))
+            & (col(FolderCursor.generation) == col(LedgerEntry.generation)),
             isouter=True,
         )
         .where(col(FolderCursor.id).is_(None) | (col(LedgerEntry.uid) > col(FolderCursor.last_uid)))

@@ -47,7 +47,8 @@ def open_folder(
     cursors = session.exec(
         select(FolderCursor).where(FolderCursor.mailbox_id == mailbox_id, FolderCursor.folder == folder)
     ).all()
-    found = next((c for c in cursors if c.uidvalidity == uidvalidity), None)
+    newest = sorted(cursors, key=lambda c: c.generation, reverse=True)
+    found = next((c for c in newest if c.uidvalidity == uidvalidity), None)
     if found is None:
         first = 0 if cursors else start_after
         found = FolderCursor(
@@ -55,6 +56,8 @@ def open_folder(
             folder=folder,
             uidvalidity=uidvalidity,
             first_uid=first,
+            backfill_uid=first,
+            older_uid=first,
             last_uid=first,
             created_at=now(session),
         )
@@ -185,6 +188,7 @@ def _of(cursor: FolderCursor) -> tuple[bool, ...]:
         LedgerEntry.mailbox_id == cursor.mailbox_id,
         LedgerEntry.folder == cursor.folder,
         LedgerEntry.uidvalidity == cursor.uidvalidity,
+        LedgerEntry.generation == cursor.generation,
     )
 
 
@@ -201,6 +205,7 @@ def _entry(cursor: FolderCursor, arrival: Arrival, moment: datetime) -> LedgerEn
         mailbox_id=cursor.mailbox_id,
         folder=cursor.folder,
         uidvalidity=cursor.uidvalidity,
+        generation=cursor.generation,
         uid=fetched.uid,
         state=LedgerState.QUEUED,
         size=size,

@@ -60,11 +60,11 @@ def claim(
         query = (
             select(Email)
             .where(*ready, col(Email.attempts) < max_attempts)
-            .order_by(col(Email.received_at), col(Email.id))
+            .order_by(col(Email.backfill), col(Email.received_at), col(Email.id))
             .with_for_update(skip_locked=True)  # PostgreSQL; SQLite holds the write lock since BEGIN
         )
         rows += session.exec(query.limit(limit))
-    rows = sorted(rows, key=lambda row: (row.received_at, row.id))[:limit]
+    rows = sorted(rows, key=lambda row: (row.backfill, row.received_at, row.id))[:limit]
     if not rows:
         return None
     rows = rows[:1] if rows[0].attempts else [row for row in rows if not row.attempts]
