@@ -117,6 +117,15 @@ class FetchedEmail:
     problem: str = ""  # why raw is None: "gone", or a sentence
 
 
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What tells a mail from others without its bytes. `size` in bytes and `internal_date` (UTC) as the server states them."""
+
+    message_id: str
+    size: int | None = None
+    internal_date: datetime | None = None
+
+
 class Category(Frozen):
     """One of the admin's categories."""
 

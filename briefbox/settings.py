@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
+from threading import get_ident
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -61,11 +62,31 @@ class Settings(BaseSettings):
 
     # --- ingest
     reconcile_seconds: Annotated[float, Field(ge=0.2, le=86400)] = Field(
-        default=60,
+        default=300,
         description="How often every folder is compared with its cursor, whether or not the server announced anything.",
     )
     idle_seconds: Annotated[float, Field(ge=1, le=1500)] = Field(
-        default=30, description="Longest single IDLE before it is renewed."
+        default=300,
+        description="Longest single IDLE before it is renewed; servers end it after 6 to 30 minutes.",
+    )
+    poll_seconds: Annotated[float, Field(ge=0.2, le=3600)] = Field(
+        default=60,
+        description="How often a folder is looked at whose server does not announce new mail, or for which no connection is free.",
+    )
+    connections_per_host: Annotated[int, Field(ge=2, le=100_000)] = Field(
+        default=1000, description="Most connections to one mail server at a time."
+    )
+    connections_per_account: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=8,
+        description="Most connections for one user name at a time, each for one watched folder (Gmail allows 15, Dovecot 10).",
+    )
+    poller_threads: Annotated[int, Field(ge=2, le=64)] = Field(
+        default=12,
+        description="How many folders one poller reads at the same time; waiting for news takes no thread.",
+    )
+    backfill_per_second: Annotated[float, Field(ge=0, le=100_000)] = Field(
+        default=50,
+        description="Most emails a second that are read, for each folder, of what was there before the mailbox was connected; 0 is no limit.",
     )
     imap_timeout_seconds: Annotated[float, Field(ge=1, le=600)] = Field(
         default=30, description="Network timeout of every IMAP command."
@@ -400,7 +421,7 @@ class Settings(BaseSettings):
 
         Raises SettingsError naming BRIEFBOX_DATA_DIR when it cannot.
         """
-        probe = self.data_dir / f".write-test-{os.getpid()}"
+        probe = self.data_dir / f".write-test-{os.getpid()}-{get_ident()}"
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             probe.write_bytes(b"")

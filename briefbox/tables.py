@@ -214,11 +214,17 @@ class FolderCursor(SQLModel, table=True):
     backfill_uid: int = Field(default=0, sa_type=BigInteger)
     older_uid: int = Field(default=0, sa_type=BigInteger)
     last_uid: int = Field(default=0, sa_type=BigInteger)
+    # The folder was read before under other UIDs: what is up to `older_uid` may be known mail, and is not before us.
+    reread: bool = False
+    since: datetime | None = _when(
+        nullable=True
+    )  # mail that the server had before is not ours, where UIDs can't tell
+    total: int | None = None  # messages in the folder at the last full comparison, as are the next three
     uidnext: int | None = Field(
         default=None, sa_type=BigInteger
     )  # at the last full comparison, as are the next two
     highest_modseq: int | None = Field(default=None, sa_type=BigInteger)
-    server_exists: int | None = None
+    server_exists: int | None = None  # of the total, those above first_uid
     missing_since: datetime | None = _when(nullable=True)  # the server has no such folder
     created_at: datetime = _when()
     reconciled_at: datetime | None = _when(nullable=True)

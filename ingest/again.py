@@ -7,9 +7,9 @@ from briefbox.settings import Settings
 from briefbox.store import dead_letters, ledger
 from briefbox.store.mailboxes import get_by_id
 from briefbox.tables import LedgerEntry
+from ingest.accounts import account_of
 from ingest.mailbox import IMAPMailbox
 from ingest.parse import parse_email
-from ingest.poller import account_of
 
 
 def retry(database: Database, settings: Settings, letter_id: int, *, actor: str) -> str:

@@ -89,6 +89,15 @@ def parse_email(raw: bytes) -> ParsedEmail:
         raise ParseError(f"The email cannot be parsed: {type(error).__name__}: {str(error)[:200]}") from error
 
 
+def message_id_of(header: bytes) -> str:
+    """The Message-ID in a header block, as parse_email gives it; "" where there is none."""
+    try:
+        message = BytesParser(policy=compat32).parsebytes(header[:MAX_HEADER], headersonly=True)
+        return next(iter(_ids(message, "message-id")), "")
+    except (Exception, RecursionError):
+        return ""
+
+
 # --- limits
 
 

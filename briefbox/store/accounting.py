@@ -110,11 +110,14 @@ def _count(session: Session, table: type, *where: object) -> int:
 
 def _every_entry_has_its_end(session: Session) -> Finding:
     states = [s.value for s in LedgerState]
-    needs_email = (LedgerState.QUEUED, LedgerState.SIGHTING, LedgerState.SKIPPED)
+    needs_email = (LedgerState.QUEUED, LedgerState.SIGHTING)
     unknown = session.exec(select(LedgerEntry.id).where(col(LedgerEntry.state).not_in(states))).all()
     orphans = session.exec(
         select(LedgerEntry.id).where(
-            col(LedgerEntry.state).in_(needs_email), col(LedgerEntry.email_id).is_(None)
+            col(LedgerEntry.email_id).is_(None),
+            col(LedgerEntry.state).in_(needs_email)
+            # Mail that was there before us is skipped without being fetched: it has its reason, and no bytes.
+            | ((LedgerEntry.state == LedgerState.SKIPPED) & (LedgerEntry.reason == "")),
         )
     ).all()
     letters = select(DeadLetter.ledger_id).where(col(DeadLetter.ledger_id).is_not(None))

@@ -13,17 +13,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from typing import Literal
 
 from sqlmodel import Session, col, func, select, update
 
 from briefbox.db import now
-from briefbox.schemas import EmailKind, FetchedEmail, LedgerState, ParsedEmail, WorkState
-from briefbox.store import dead_letters, mailboxes, threads
+from briefbox.schemas import EmailKind, FetchedEmail, FolderStatus, LedgerState, ParsedEmail, WorkState
+from briefbox.store import dead_letters, folders, mailboxes, threads
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry, RawEmail
 
 # Level 1 already halves mail, and compression is on the path of every commit.
 COMPRESSION_LEVEL = 1
+# A list of UIDs longer than this is compared in one pass.
+MANY = 2000
 _SIGHTING = (LedgerState.SIGHTING, "the same bytes are already held")
 
 
@@ -36,42 +39,26 @@ class Arrival:
     problem: str = ""
 
 
-def open_folder(
-    session: Session, mailbox_id: int, folder: str, uidvalidity: int, *, start_after: int = 0
-) -> FolderCursor:
-    """The cursor of this (folder, UIDVALIDITY); a new one begins after UID `start_after`.
-
-    When UIDVALIDITY changed, the old cursor is kept but no longer current, and the new one starts at 0:
-    the folder is read again from its beginning, and known bytes become sightings.
-    """
-    cursors = session.exec(
-        select(FolderCursor).where(FolderCursor.mailbox_id == mailbox_id, FolderCursor.folder == folder)
-    ).all()
-    newest = sorted(cursors, key=lambda c: c.generation, reverse=True)
-    found = next((c for c in newest if c.uidvalidity == uidvalidity), None)
+def open_folder(session: Session, mailbox_id: int, folder: str, uidvalidity: int) -> FolderCursor:
+    """A folder's cursor for mail that comes from no server (imports, benches); begun at UID 0 where there is none."""
+    cursors = folders.cursors_of(session, mailbox_id, folder)
+    found = next((c for c in cursors if c.uidvalidity == uidvalidity), None)
     if found is None:
-        first = 0 if cursors else start_after
-        found = FolderCursor(
-            mailbox_id=mailbox_id,
-            folder=folder,
-            uidvalidity=uidvalidity,
-            first_uid=first,
-            backfill_uid=first,
-            older_uid=first,
-            last_uid=first,
-            created_at=now(session),
+        found = folders.begin(
+            session, mailbox_id, folder, FolderStatus(uidvalidity, exists=0), first_uid=0, newest_uid=0
         )
-    for cursor in cursors:
-        cursor.current = cursor is found
-    found.current = True
-    session.add(found)
-    session.flush()
+    folders.make_current(session, found)
     return found
 
 
 def known_uids(session: Session, cursor: FolderCursor, uids: Iterable[int]) -> set[int]:
     """Which of these UIDs have a ledger row."""
     wanted = sorted(set(uids))
+    if len(wanted) > MANY:  # one pass over the index instead of hundreds of look-ups
+        rows = select(LedgerEntry.uid).where(
+            *_of(cursor), col(LedgerEntry.uid).between(wanted[0], wanted[-1])
+        )
+        return set(session.exec(rows)).intersection(wanted)
     known: set[int] = set()
     for start in range(0, len(wanted), 500):  # SQLite limits the number of bound parameters
         known.update(
@@ -82,6 +69,25 @@ def known_uids(session: Session, cursor: FolderCursor, uids: Iterable[int]) -> s
             )
         )
     return known
+
+
+def held(session: Session, cursor: FolderCursor, uids: Iterable[int]) -> dict[int, tuple[LedgerEntry, Email]]:
+    """The rows of those of these UIDs that led to an email, with the email. For a handful of UIDs."""
+    rows = session.exec(
+        select(LedgerEntry, Email)
+        .join(Email, col(LedgerEntry.email_id) == col(Email.id))
+        .where(*_of(cursor), col(LedgerEntry.uid).in_(list(uids)))
+    )
+    return {entry.uid: (entry, email) for entry, email in rows}
+
+
+def move_backfill(session: Session, cursor: FolderCursor, uid: int) -> None:
+    """Everything that was there before us is accounted for up to this UID."""
+    session.exec(
+        update(FolderCursor)
+        .where(col(FolderCursor.id) == cursor.id, col(FolderCursor.backfill_uid) < uid)
+        .values(backfill_uid=uid)
+    )
 
 
 def count(session: Session, cursor: FolderCursor) -> int:
@@ -97,9 +103,12 @@ def commit_batch(
     *,
     up_to: int,
     lease_seconds: float,
+    backfill: bool = False,
+    moves: Literal["last_uid", "backfill_uid"] = "last_uid",
 ) -> list[int]:
     """Account for a batch and move the cursor to `up_to`. Returns the ids of emails that wait for a brief.
 
+    `backfill` says that the mail was there before the mailbox was connected; `moves` names which end of the cursor moves.
     The caller commits, and sends hints only after that. Raises LeaseLostError when another poller owns
     the mailbox now.
     """
@@ -141,8 +150,8 @@ def commit_batch(
         _dead_letter(session, entries[arrival.fetched.uid], arrival, hashes.get(arrival.fetched.uid))
     session.exec(
         update(FolderCursor)
-        .where(col(FolderCursor.id) == cursor.id, col(FolderCursor.last_uid) < up_to)
-        .values(last_uid=up_to)
+        .where(col(FolderCursor.id) == cursor.id, col(getattr(FolderCursor, moves)) < up_to)
+        .values({moves: up_to})
     )
     emails = [held[hashes[a.fetched.uid]] for a in accepted]
     return [email.id for email in emails if email.work_state == WorkState.WAITING]
@@ -163,15 +172,6 @@ def revive(session: Session, letter: DeadLetter, raw: bytes, parsed: ParsedEmail
     session.add(entry)
     dead_letters.resolve(session, letter, f"{letter.stage} succeeded at a retry", actor=actor)
     return [email.id] if entry.state == LedgerState.QUEUED else []
-
-
-def note_reconciled(session: Session, cursor: FolderCursor, *, server_exists: int) -> None:
-    """The server's list and the ledger were compared just now; the server holds `server_exists` messages that concern us."""
-    session.exec(
-        update(FolderCursor)
-        .where(col(FolderCursor.id) == cursor.id)
-        .values(reconciled_at=now(session), server_exists=server_exists)
-    )
 
 
 def raw_bytes(session: Session, raw_id: int) -> bytes:

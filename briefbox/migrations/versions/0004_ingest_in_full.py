@@ -91,7 +91,10 @@ def upgrade() -> None:
             table.add_column(sa.Column(name, sa.BigInteger(), nullable=False, server_default=zero))
         for name in ("uidnext", "highest_modseq"):
             table.add_column(sa.Column(name, sa.BigInteger(), nullable=True))
-        table.add_column(sa.Column("missing_since", moment, nullable=True))
+        table.add_column(sa.Column("total", sa.Integer(), nullable=True))
+        table.add_column(sa.Column("reread", sa.Boolean(), nullable=False, server_default=no))
+        for name in ("since", "missing_since"):
+            table.add_column(sa.Column(name, moment, nullable=True))
     # Folders that are read already have no backfill.
     op.execute("UPDATE folder_cursors SET backfill_uid = first_uid, older_uid = first_uid")
     with op.batch_alter_table("ledger") as table:
@@ -134,6 +137,9 @@ def downgrade() -> None:
             "older_uid",
             "uidnext",
             "highest_modseq",
+            "total",
+            "reread",
+            "since",
             "missing_since",
         ):
             table.drop_column(name)
