@@ -19,6 +19,7 @@ from briefbox.settings import Settings
 from briefbox.store import ledger, mailboxes
 from briefbox.store.ledger import Arrival
 from briefbox.store.mailboxes import MailboxLease
+from briefbox.store.threads import Handling
 from briefbox.tables import FolderCursor
 from ingest.mailbox import Mailbox
 from ingest.parse import parse_email
@@ -156,6 +157,7 @@ class Folder:
                 arrivals,
                 up_to=batch[-1][0],
                 lease_seconds=self.settings.mailbox_lease_seconds,
+                handling=Handling.of(self.settings),
             )
         log.info(
             "%s: %d new, %d to brief, up to UID %d", self.name, len(arrivals), len(waiting), batch[-1][0]
