@@ -5,8 +5,8 @@ from briefbox.errors import NotFoundError, ParseError
 from briefbox.queue import hints_for
 from briefbox.settings import Settings
 from briefbox.store import dead_letters, ledger
+from briefbox.store.handling import Handling
 from briefbox.store.mailboxes import get_by_id
-from briefbox.store.threads import Handling
 from briefbox.tables import LedgerEntry
 from ingest.mailbox import IMAPMailbox
 from ingest.parse import parse_email

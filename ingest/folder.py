@@ -17,9 +17,9 @@ from briefbox.errors import MailboxError, ParseError
 from briefbox.schemas import FetchedEmail, FolderStatus
 from briefbox.settings import Settings
 from briefbox.store import ledger, mailboxes
+from briefbox.store.handling import Handling
 from briefbox.store.ledger import Arrival
 from briefbox.store.mailboxes import MailboxLease
-from briefbox.store.threads import Handling
 from briefbox.tables import FolderCursor
 from ingest.mailbox import Mailbox
 from ingest.parse import parse_email

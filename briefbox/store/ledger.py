@@ -19,8 +19,8 @@ from sqlmodel import Session, col, func, select, update
 from briefbox.db import now
 from briefbox.schemas import FetchedEmail, LedgerState, ParsedEmail, WorkState
 from briefbox.store import dead_letters, mailboxes, threads
+from briefbox.store.handling import Handling
 from briefbox.store.mailboxes import MailboxLease
-from briefbox.store.threads import Handling
 from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry, Mailbox, RawEmail
 
 # Level 1 already halves mail, and compression is on the path of every commit.

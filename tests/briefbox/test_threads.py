@@ -1,8 +1,6 @@
 """Which conversation a mail joins: each rule, each guard, in any order of arrival, and in how many statements."""
 
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import Any
 
 import pytest
@@ -10,105 +8,13 @@ from sqlalchemy import event
 from sqlmodel import select
 
 from briefbox.db import Database
-from briefbox.schemas import Address, EmailKind, FetchedEmail, ParsedEmail
-from briefbox.store import accounting, ledger, mailboxes
-from briefbox.store.ledger import Arrival
-from briefbox.store.threads import Handling
+from briefbox.schemas import EmailKind, ParsedEmail
+from briefbox.store.handling import Handling
 from briefbox.tables import Conversation, Email, LedgerEntry, Mailbox, ThreadId
 from ingest.parse import parse_email
+from tests.briefbox.mails import LONG, START, SUBJECT, Receive, mail, own, row
 
-START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
-SUBJECT = "The lamp that I bought is broken"
-LONG = "CAF+4fGZq17sbR2dK0LxYwNn"  # nobody has such a local part by chance
-
-Receive = Callable[..., list[int | None]]
-
-
-def mail(
-    id_: str = "",
-    sender: str = "ana@example.org",
-    *,
-    subject: str = SUBJECT,
-    answers: str | tuple[str, ...] = (),
-    references: tuple[str, ...] = (),
-    to: tuple[str, ...] = ("support@larkspur.example",),
-    cc: tuple[str, ...] = (),
-    hours: float = 0,
-    text: str = "Hello, I write about the lamp.",
-    kind: EmailKind = EmailKind.CUSTOMER,
-    **changes: Any,
-) -> ParsedEmail:
-    """A parsed mail that was received `hours` after START."""
-    answers = (answers,) if isinstance(answers, str) else answers
-    return ParsedEmail(
-        subject=subject,
-        sender=Address(name=changes.pop("name", ""), address=sender),
-        to=tuple(Address(address=a) for a in to),
-        cc=tuple(Address(address=a) for a in cc),
-        sent_at=changes.pop("sent_at", START + timedelta(hours=hours)),
-        message_id=id_,
-        in_reply_to=tuple(a for a in answers if a),
-        references=references,
-        text=text,
-        reply=text,
-        kind=kind,
-        kind_reason="a header said so" if kind != EmailKind.CUSTOMER else "",
-        warnings=(str(hours),),
-        **changes,
-    )
-
-
-@pytest.fixture
-def receive(database: Database, mailbox: Mailbox) -> Receive:
-    """Commit one batch; returns the conversation of each mail in the order given."""
-    uids = count(1)
-
-    def receive(*mails: ParsedEmail, **options: Any) -> list[int | None]:
-        arrivals = []
-        for parsed in mails:
-            uid = next(uids)
-            raw = f"{uid} {parsed.message_id}".encode()
-            when = START + timedelta(hours=float(parsed.warnings[0]))
-            arrivals.append(Arrival(FetchedEmail(uid, raw, len(raw), when), parsed))
-        with database.write() as session:
-            lease = mailboxes.claim(session, mailbox.id, owner="test", seconds=60)
-            assert lease is not None
-            cursor = ledger.open_folder(session, mailbox.id, "INBOX", 1)
-            ledger.commit_batch(
-                session,
-                lease,
-                cursor,
-                arrivals,
-                up_to=arrivals[-1].fetched.uid,
-                lease_seconds=60,
-                **options,
-            )
-            mailboxes.release(session, lease)
-        with database.read() as session:
-            stored = session.exec(
-                select(LedgerEntry.uid, Email.conversation_id)
-                .join(Email, Email.id == LedgerEntry.email_id)  # type: ignore[arg-type]
-                .where(LedgerEntry.uid >= arrivals[0].fetched.uid)
-            )
-            found = dict(stored.all())
-        return [found[a.fetched.uid] for a in arrivals]
-
-    return receive
-
-
-@pytest.fixture(autouse=True)
-def audited(database: Database) -> Iterator[None]:
-    """Whatever a test does, everything is accounted for afterwards."""
-    yield
-    with database.read() as session:
-        broken = [f for f in accounting.audit(session) if f.broken and not f.name.startswith("stuck")]
-    assert broken == []
-
-
-def row(database: Database, id_: int | None) -> Conversation:
-    with database.read() as session:
-        return session.get_one(Conversation, id_)
-
+pytestmark = pytest.mark.usefixtures("audited")
 
 # --- 1: by ids
 
@@ -361,12 +267,6 @@ def test_a_kind_that_the_settings_name_is_briefed_like_customer_mail(
     with database.read() as session:
         reasons = session.exec(select(LedgerEntry.reason).where(LedgerEntry.state == "skipped")).all()
     assert reasons == ["newsletter: a header said so"]
-
-
-def own(id_: str, hours: float, **changes: Any) -> ParsedEmail:
-    """A mail that an agent wrote with another program."""
-    values = {"to": ("ana@example.org",), "subject": f"Re: {SUBJECT}", "answers": "a@x", **changes}
-    return mail(id_, "support@larkspur.example", kind=EmailKind.OWN, hours=hours, **values)
 
 
 def test_a_mail_of_our_own_answers_its_conversation(database: Database, receive: Receive) -> None:
