@@ -93,6 +93,14 @@ def get(session: Session, conversation_id: int) -> Conversation:
     return conversation
 
 
+def standing(session: Session, conversation_id: int) -> Conversation:
+    """The conversation, or the one that its mail was merged into. Raises NotFoundError."""
+    conversation = get(session, conversation_id)
+    while conversation.state == "merged" and conversation.merged_into is not None:
+        conversation = get(session, conversation.merged_into)
+    return conversation
+
+
 def emails(session: Session, conversation_id: int) -> list[Email]:
     """The mails of a conversation, newest first."""
     query = select(Email).where(Email.conversation_id == conversation_id)

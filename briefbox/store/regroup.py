@@ -102,16 +102,18 @@ def merge(session: Session, from_id: int, into_id: int, *, actor: str) -> Conver
     return target
 
 
-def unmerge(session: Session, from_id: int, *, actor: str) -> Conversation:
+def unmerge(session: Session, from_id: int, *, actor: str, out_of: int | None = None) -> Conversation:
     """Undo a merge: the mails that came from this conversation go back to it, as far as they still are together.
 
-    Raises NotFoundError; ConflictError when it is not merged, or nothing can go back.
+    `out_of` is where the caller believes them to be. Raises NotFoundError; ConflictError when it is not merged, or nothing can go back.
     """
     source = session.get(Conversation, from_id)
     if source is None:
         raise NotFoundError(f"There is no conversation {from_id}.")
     if source.state != "merged" or source.merged_into is None:
         raise ConflictError(f"Conversation {from_id} is not merged into another one.")
+    if out_of not in (None, source.merged_into):
+        raise ConflictError(f"Conversation {from_id} is merged into {source.merged_into}, not into {out_of}.")
     entry = session.exec(
         select(AuditEntry)
         .where(AuditEntry.action == MERGED, AuditEntry.object == str(from_id))
