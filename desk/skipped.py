@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from briefbox.schemas import LedgerState, ParsedEmail
+from briefbox.schemas import EmailKind, LedgerState, ParsedEmail
 from briefbox.store import skips
 from briefbox.store.skips import StoredEmail
 from desk.context import TheDesk, page
@@ -39,6 +39,7 @@ def skipped_page(
             session,
             kind=kind,
             state=LedgerState.SKIPPED,
+            without=() if kind else (EmailKind.OWN,),
             before=before or None,
             limit=PAGE_SIZE + 1,
         )
@@ -48,7 +49,7 @@ def skipped_page(
             "skipped.html",
             kind=kind,
             counts=counts,
-            total=sum(counts.values()),
+            total=sum(number for name, number in counts.items() if name != EmailKind.OWN),
             mails=[_view(row) for row in found[:PAGE_SIZE]],
             next=found[PAGE_SIZE - 1].entry.id if len(found) > PAGE_SIZE else 0,
             first_page=not before,

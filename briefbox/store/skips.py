@@ -1,6 +1,6 @@
 """Mail that is not briefed, why, and how a person overrules it, in either direction."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from sqlmodel import Session, col, func, select, update
@@ -39,6 +39,7 @@ def stored(
     mailbox_id: int | None = None,
     kind: str = "",
     state: str = "",
+    without: Collection[EmailKind] = (),
     before: int | None = None,
     limit: int = 50,
 ) -> list[StoredEmail]:
@@ -58,6 +59,8 @@ def stored(
         query = query.where(Email.mailbox_id == mailbox_id)
     if kind:
         query = query.where(Email.kind == kind)
+    if without:
+        query = query.where(col(Email.kind).not_in(without))
     if before is not None:
         query = query.where(col(LedgerEntry.id) < before)
     found = session.exec(query.order_by(col(LedgerEntry.id).desc()).limit(limit))
