@@ -206,10 +206,14 @@ class Known:
         return self._of_bounced(mail) or self._of_held(mail) or self._of_named(mail) or self._of_subject(mail)
 
     def _of_bounced(self, mail: Mail) -> Thread | None:
-        if mail.email.kind != EmailKind.BOUNCE or not mail.bounced:
+        """A mail server had no part in the conversation, and what it says wakes nobody: here an id is enough."""
+        if mail.email.kind != EmailKind.BOUNCE:
             return None
-        found = [*self.held.get(mail.bounced, ()), *self.only_named.get(mail.bounced, ())]
-        return max(found, key=mail.affinity, default=None)
+        for key in (mail.bounced, *mail.named):
+            found = [*self.held.get(key, ()), *self.only_named.get(key, ())] if key else []
+            if found:
+                return max(found, key=mail.affinity)
+        return None
 
     def _of_held(self, mail: Mail) -> Thread | None:
         for key in mail.named:

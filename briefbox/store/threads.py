@@ -125,7 +125,7 @@ def _write(session: Session, mailbox_id: int, known: Known, handling: Handling, 
         last = last_customer.get(thread.id) if thread.id is not None else None
         for mail in thread.mails:
             last = _arrive(row, mail, last, closed=closed)
-        row.participants = sorted(thread.participants)
+        row.participants = sorted({*row.participants, *thread.participants})
         rows.append((thread, row))
     _insert(session, mailbox_id, [(thread, row) for thread, row in rows if thread.id is None])
     _update(session, [(thread, row) for thread, row in rows if thread.mails and thread.id in stored])

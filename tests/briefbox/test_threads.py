@@ -1,14 +1,16 @@
 """Which conversation a mail joins: each rule, each guard, in any order of arrival, and in how many statements."""
 
 from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 from sqlmodel import select
 
-from briefbox.db import Database
+from briefbox.db import Database, migrate
 from briefbox.schemas import EmailKind, ParsedEmail
+from briefbox.store import regroup
 from briefbox.store.handling import Handling
 from briefbox.tables import Conversation, Email, LedgerEntry, Mailbox, ThreadId
 from ingest.parse import parse_email
@@ -229,6 +231,9 @@ def test_a_bounce_joins_the_mail_that_it_is_about_and_wakes_nobody(
     assert receive(bounce) == [first]
     assert row(database, first).state == "done"
     assert receive(bounce.model_copy(update={"bounced_id": "never-seen@x"})) == [None]
+    # The mail that came back was ours and never seen here, but it answered one that was.
+    ours = bounce.model_copy(update={"bounced_id": "never-seen@x", "references": ("a@x",)})
+    assert receive(ours) == [first]
 
 
 @pytest.mark.parametrize(
@@ -369,6 +374,46 @@ def test_the_language_is_stored_with_the_mail(database: Database, receive: Recei
 def test_copies_are_read_from_the_bytes() -> None:
     parsed = parse_email(b"From: a@x.example\r\nTo: b@x.example\r\nCc: Dora <c@x.example>\r\n\r\nHi\r\n")
     assert [a.address for a in parsed.cc] == ["c@x.example"]
+
+
+# --- beside others
+
+
+def test_mail_for_a_conversation_that_is_merged_meanwhile_goes_where_its_mail_is(
+    database: Database, mailbox: Mailbox, receive: Receive
+) -> None:
+    one, other = receive(mail("a@x"), mail("b@x", "bob@example.org", subject="Something else", hours=1))
+    assert one is not None
+    assert other is not None
+    begun, go_on = Event(), Event()
+
+    def merge() -> None:
+        with database.write() as session:
+            regroup.merge(session, other, one, actor="test")
+            begun.set()
+            # The poller looks while nothing is committed, and waits for the row (SQLite: for the whole database).
+            go_on.wait(1)
+
+    merging = Thread(target=merge)
+    merging.start()
+    assert begun.wait(20)
+    found = receive(mail("c@x", "bob@example.org", answers="b@x", hours=2))
+    merging.join(20)
+    assert found == [one]
+    stored = row(database, one)
+    assert (stored.num_emails, stored.participants) == (3, ["ana@example.org", "bob@example.org"])
+    assert receive(mail("d@x", "bob@example.org", answers="c@x", subject="Re: x", hours=3)) == [one]
+
+
+def test_mail_that_was_stored_by_an_older_version_is_answered_too(
+    database: Database, mailbox: Mailbox, receive: Receive
+) -> None:
+    [first] = receive(mail(f"{LONG}@mail.x"))
+    migrate(database, "0003")
+    migrate(database)
+    assert row(database, first).subject_key == SUBJECT.lower()
+    assert receive(mail("b@x", answers=f"{LONG}@x", hours=1)) == [first]
+    assert receive(mail("c@x", subject=f"Re: {SUBJECT}", hours=2)) == [first]
 
 
 # --- what it costs
