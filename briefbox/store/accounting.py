@@ -200,8 +200,13 @@ def _nothing_twice(session: Session) -> Finding:
 
 def _nothing_stuck(session: Session) -> Finding:
     before = now(session) - STUCK_AFTER
+    # Mail that was there before us waits until no other does, however long that takes.
     waiting = session.exec(
-        select(Email.id).where(Email.work_state == WorkState.WAITING, col(Email.not_before) < before)
+        select(Email.id).where(
+            Email.work_state == WorkState.WAITING,
+            col(Email.not_before) < before,
+            col(Email.backfill).is_(False),
+        )
     ).all()
     running = session.exec(
         select(Email.id).where(Email.work_state == WorkState.RUNNING, col(Email.lease_until) < before)

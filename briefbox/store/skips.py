@@ -134,12 +134,13 @@ def skip(
     email.lease_owner, email.lease_token, email.lease_until = "", "", None
     session.add(email)
     session.flush()
+    _end(session, email, LedgerState.SKIPPED, f"{email.kind}: {email.kind_reason}")
+    _leave_queue(session, email)
+    # Only now: the audit log's lock is taken after those of rows, everywhere.
     for letter in session.exec(
         select(DeadLetter).where(DeadLetter.email_id == email.id, col(DeadLetter.resolved_at).is_(None))
     ).all():
         dead_letters.resolve(session, letter, "skipped by hand", actor=actor)
-    _end(session, email, LedgerState.SKIPPED, f"{email.kind}: {email.kind_reason}")
-    _leave_queue(session, email)
     audit_log.record(session, actor, "email skipped by hand", str(email.id), was=was, reason=reason)
     return email
 

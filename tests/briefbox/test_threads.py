@@ -10,7 +10,7 @@ from sqlmodel import select
 
 from briefbox.db import Database, migrate
 from briefbox.schemas import EmailKind, ParsedEmail
-from briefbox.store import regroup
+from briefbox.store import accounting, regroup
 from briefbox.store.handling import Handling
 from briefbox.tables import Conversation, Email, LedgerEntry, Mailbox, ThreadId
 from ingest.parse import parse_email
@@ -349,6 +349,20 @@ def test_mail_that_was_there_before_us_arrives_as_the_mailbox_says(
     assert receive(mail("c@x", answers="b@x", hours=9)) == [first]
     after = row(database, first)
     assert (after.state, after.num_emails) == ("open", 3)
+
+
+def test_old_mail_that_waits_for_its_brief_is_not_stuck(
+    database: Database, mailbox: Mailbox, receive: Receive
+) -> None:
+    with database.write() as session:
+        session.get_one(Mailbox, mailbox.id).older = "briefed"
+    receive(mail("a@x"), backfill=True)
+    for backfill, stuck in ((True, 0), (False, 1)):
+        with database.write() as session:
+            email = session.exec(select(Email)).one()
+            email.backfill, email.not_before = backfill, START - timedelta(days=400)
+        with database.read() as session:
+            assert [f.broken for f in accounting.audit(session) if f.name.startswith("stuck")] == [stuck]
 
 
 def test_old_mail_does_not_reopen_what_is_done_nor_move_what_waits(
