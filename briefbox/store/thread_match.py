@@ -210,7 +210,7 @@ class Known:
         if mail.email.kind != EmailKind.BOUNCE:
             return None
         for key in (mail.bounced, *mail.named):
-            found = [*self.held.get(key, ()), *self.only_named.get(key, ())] if key else []
+            found: list[Thread] = [*self.held.get(key, ()), *self.only_named.get(key, ())] if key else []
             if found:
                 return max(found, key=mail.affinity)
         return None
