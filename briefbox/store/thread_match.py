@@ -249,6 +249,33 @@ class Known:
         ]
         return max(found, key=lambda thread: thread.last_at or mail.at, default=None)
 
+    def find_our_own(
+        self, session: Session, mailbox_id: int, ours: frozenset[str], handling: Handling
+    ) -> list[tuple[Thread, Mail]]:
+        """Stored mail of ours that these mails answer and that opened no conversation when it came."""
+        asked: dict[str, list[Thread]] = defaultdict(list)
+        for thread in self.targets:
+            for mail in thread.mails:
+                for id_ in (*mail.parsed.in_reply_to, *mail.parsed.references)[:MAX_NAMED]:
+                    asked[id_].append(thread)
+        if not asked:
+            return []
+        emails = session.exec(
+            select(Email).where(
+                Email.mailbox_id == mailbox_id,
+                col(Email.message_id).in_(asked),
+                col(Email.conversation_id).is_(None),
+                Email.kind == EmailKind.OWN,
+            )
+        )
+        found = []
+        for email in emails:
+            mail = Mail.of(ParsedEmail.model_validate(email.parsed), email, ours, handling)
+            best = _best(mail, asked[email.message_id], at_least=PARTICIPANT)
+            if best is not None:
+                found.append((best, mail))
+        return found
+
     def note(self, thread: Thread, mail: Mail) -> None:
         """It stands in this conversation now; what comes after it in the batch can tell."""
         if not thread.mails:

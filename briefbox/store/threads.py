@@ -54,6 +54,8 @@ def place(
             thread = Thread.opened_by(mail)
         if thread is not None:
             known.note(thread, mail)
+    for thread, mail in known.find_our_own(session, mailbox_id, ours, handling):
+        known.note(thread, mail)
     _write(session, mailbox_id, known, handling, closed=closed)
 
 
@@ -139,7 +141,7 @@ def _arrive(row: _Row, mail: Mail, last_customer: datetime | None, *, closed: bo
     """Count a mail in. Returns when the customer's newest mail came."""
     row.num_emails += 1
     row.version += 1
-    row.updated_at = mail.email.created_at
+    row.updated_at = max(row.updated_at, mail.email.created_at)
     if mail.email.kind == EmailKind.OWN:
         answered(row, mail.at, last_customer)
     elif mail.opens:

@@ -305,6 +305,21 @@ def test_our_own_mail_opens_nothing_and_answers_nobody_else(database: Database, 
     assert row(database, first).answered_at is None
 
 
+def test_our_own_mail_that_came_first_stands_in_the_conversation_that_answers_it(
+    database: Database, receive: Receive
+) -> None:
+    assert receive(
+        own("o@l", 0, answers="", subject="Your quote"), own("p@l", 0, answers="", to=("bob@example.org",))
+    ) == [None, None]
+    [first] = receive(mail("a@x", answers="o@l", references=("p@l",), subject="Re: Your quote", hours=1))
+    with database.read() as session:
+        found = session.exec(select(Email.message_id, Email.conversation_id).order_by(Email.id)).all()  # type: ignore[arg-type]
+    assert [tuple(f) for f in found] == [("o@l", first), ("p@l", None), ("a@x", first)], "not the one to Bob"
+    stored = row(database, first)
+    assert (stored.num_emails, stored.answered_at, stored.customer_address) == (2, None, "ana@example.org")
+    assert receive(mail("b@x", answers="o@l", subject="One more thing", hours=2)) == [first]
+
+
 # --- 5: states
 
 
