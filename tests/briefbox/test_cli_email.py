@@ -42,7 +42,7 @@ def run(database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch)
     """A command against the test's database; an expected error comes back as it was raised."""
     for module in (email_cli, conversation_cli):
         monkeypatch.setattr(module, "database_for", lambda: (database, settings))
-    monkeypatch.setattr(output.console, "width", 250)
+    monkeypatch.setattr(output.console, "_width", 250)
 
     def run(*words: str) -> Result:
         done = CliRunner().invoke(app, list(words))
