@@ -53,7 +53,7 @@ class LedgerState(StrEnum):
 class WorkState(StrEnum):
     """Where the briefing of an email stands."""
 
-    NONE = "none"  # not to be briefed (auto-reply, bounce, newsletter)
+    NONE = "none"  # not to be briefed: an auto-reply, a bounce, a newsletter, mail that was there before us
     WAITING = "waiting"
     RUNNING = "running"  # leased by a worker
     DONE = "done"
@@ -88,6 +88,7 @@ class ParsedEmail(Frozen):
     subject: str = ""
     sender: Address = Address()
     to: tuple[Address, ...] = ()
+    cc: tuple[Address, ...] = ()
     sent_at: datetime | None = None  # the Date header, UTC
     message_id: str = ""  # without angle brackets; "" where there is none
     in_reply_to: tuple[str, ...] = ()

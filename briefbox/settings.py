@@ -13,14 +13,16 @@ from tempfile import gettempdir
 from threading import get_ident
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from briefbox.errors import SettingsError
 
 PREFIX = "BRIEFBOX_"
 PACKAGED_MODEL = "packaged"
+# Mail of our own is never briefed.
+BriefKind = Literal["customer", "list", "newsletter", "calendar", "auto-reply", "bounce", "spam"]
 
 # A unix socket's path is limited to 107 bytes on Linux.
 MAX_SOCKET_PATH = 100
@@ -100,6 +102,14 @@ class Settings(BaseSettings):
     max_email_bytes: Annotated[int, Field(ge=10_000)] = Field(
         default=25_000_000,
         description="Larger emails become a dead letter with the reason instead of being fetched.",
+    )
+    brief_kinds: Annotated[tuple[BriefKind, ...], NoDecode] = Field(
+        default=("customer",),
+        description="Kinds of mail that are briefed and stand in the queue, with commas between: customer, list, newsletter, calendar, auto-reply, bounce, spam. The others are kept, with the reason, and can be briefed by hand.",
+    )
+    thread_days: Annotated[float, Field(ge=0, le=365)] = Field(
+        default=14,
+        description="How long after a conversation's last mail one of the same customer with the same subject still joins it when it names no mail that we know; 0: never.",
     )
     mailbox_lease_seconds: Annotated[float, Field(ge=2, le=3600)] = Field(
         default=30,
@@ -355,6 +365,15 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then BRIEFBOX_X, then the file named by BRIEFBOX_X_FILE."""
         return init_settings, env_settings, _SecretFiles(settings_cls)
+
+    @field_validator("brief_kinds", mode="before")
+    @classmethod
+    def _split_kinds(cls, value: object) -> object:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
 
     @model_validator(mode="after")
     def _check_addresses(self) -> Self:

@@ -306,6 +306,8 @@ class Conversation(SQLModel, table=True):
     customer_address: str = Field(default="", index=True)
     subject_key: str = _text()  # the subject without "Re:" and the like, folded: for mail that names no other
     merged_into: int | None = Field(default=None)  # the conversation that took its emails
+    # Folded addresses of everybody but us who wrote or was written to: who may add to it.
+    participants: list[str] = _json(list)
     state: str = "open"  # open, done or merged
     priority: str = ""
     priority_rank: int = 4  # 0 urgent ... 3 low, 4 not known yet
@@ -318,7 +320,10 @@ class Conversation(SQLModel, table=True):
     brief_id: int | None = Field(default=None)
     num_emails: int = 0
     version: int = 1  # counts writes: the second of two agents sees that it is older
-    waiting_since: datetime = _when()  # newest customer email that nobody has answered
+    waiting_since: datetime = _when()  # oldest customer email since the last answer
+    answered_at: datetime | None = _when(
+        nullable=True
+    )  # a mail of ours that nothing newer of the customer's followed
     opened_at: datetime = _when()
     updated_at: datetime = _when(index=True)
     done_at: datetime | None = _when(nullable=True)

@@ -5,6 +5,7 @@ from briefbox.errors import NotFoundError, ParseError
 from briefbox.queue import hints_for
 from briefbox.settings import Settings
 from briefbox.store import dead_letters, ledger
+from briefbox.store.handling import Handling
 from briefbox.store.mailboxes import get_by_id
 from briefbox.tables import LedgerEntry
 from ingest.accounts import account_of
@@ -34,7 +35,14 @@ def retry(database: Database, settings: Settings, letter_id: int, *, actor: str)
             f"It still cannot be parsed: {error}. Look at its bytes with: briefbox dead-letters export {letter_id} FILE"
         ) from error
     with database.write() as session:
-        waiting = ledger.revive(session, dead_letters.get(session, letter_id), raw, parsed, actor=actor)
+        waiting = ledger.revive(
+            session,
+            dead_letters.get(session, letter_id),
+            raw,
+            parsed,
+            actor=actor,
+            handling=Handling.of(settings),
+        )
     hints_for(settings).brief(waiting)
     return (
         "It is in the queue now and waits for a brief." if waiting else "It is stored now; it needs no brief."

@@ -21,6 +21,7 @@ from briefbox.errors import MailboxError, MailboxPausedError, ParseError
 from briefbox.schemas import FetchedEmail, Fingerprint, FolderStatus
 from briefbox.settings import Settings
 from briefbox.store import folders, ledger, mailboxes, recognise
+from briefbox.store.handling import Handling
 from briefbox.store.ledger import Arrival
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.tables import FolderCursor
@@ -349,6 +350,7 @@ class Folder:
                 lease_seconds=self.settings.mailbox_lease_seconds,
                 backfill=backfill and not cursor.reread,
                 moves="backfill_uid" if backfill else "last_uid",
+                handling=Handling.of(self.settings),
             )
         if backfill:
             cursor.backfill_uid = max(cursor.backfill_uid, batch[-1][0])

@@ -192,6 +192,7 @@ def _read(message: "Message[str, str]") -> ParsedEmail:
         subject=subject,
         sender=senders[0] if senders else Address(),
         to=tuple(_addresses(message, "to")),
+        cc=tuple(_addresses(message, "cc")),
         sent_at=_sent_at(headers.get("date", "")),
         message_id=next(iter(_ids(message, "message-id")), ""),
         in_reply_to=_ids(message, "in-reply-to"),

@@ -18,15 +18,17 @@ from typing import Literal
 from sqlmodel import Session, col, func, select, update
 
 from briefbox.db import now
-from briefbox.schemas import EmailKind, FetchedEmail, FolderStatus, LedgerState, ParsedEmail, WorkState
+from briefbox.schemas import FetchedEmail, FolderStatus, LedgerState, ParsedEmail, WorkState
 from briefbox.store import dead_letters, folders, mailboxes, threads
+from briefbox.store.handling import Handling
 from briefbox.store.mailboxes import MailboxLease
-from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry, RawEmail
+from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry, Mailbox, RawEmail
 
 # Level 1 already halves mail, and compression is on the path of every commit.
 COMPRESSION_LEVEL = 1
 # A list of UIDs longer than this is compared in one pass.
 MANY = 2000
+OLDER = "it was there before this mailbox was read (older mail: closed)"
 _SIGHTING = (LedgerState.SIGHTING, "the same bytes are already held")
 
 
@@ -105,15 +107,17 @@ def commit_batch(
     lease_seconds: float,
     backfill: bool = False,
     moves: Literal["last_uid", "backfill_uid"] = "last_uid",
+    handling: Handling = Handling(),
 ) -> list[int]:
     """Account for a batch and move the cursor to `up_to`. Returns the ids of emails that wait for a brief.
 
-    `backfill` says that the mail was there before the mailbox was connected; `moves` names which end of the cursor moves.
-    The caller commits, and sends hints only after that. Raises LeaseLostError when another poller owns
+    `backfill`: they were there before us, and the mailbox says what becomes of such mail (`Mailbox.older`); `moves` names
+    which end of the cursor moves. The caller commits, and sends hints only after that. Raises LeaseLostError when another poller owns
     the mailbox now.
     """
     mailboxes.renew(session, lease, seconds=lease_seconds)
     moment = now(session)
+    how = _Handling(handling, backfill, _older(session, cursor.mailbox_id) if backfill else "open")
     known = known_uids(session, cursor, (a.fetched.uid for a in arrivals))
     fresh = [a for a in sorted(arrivals, key=lambda a: a.fetched.uid) if a.fetched.uid not in known]
     hashes = {a.fetched.uid: sha256(a.fetched.raw).hexdigest() for a in fresh if a.fetched.raw is not None}
@@ -132,11 +136,11 @@ def commit_batch(
         else:
             taken.add(digest)
             accepted.append(arrival)
-    held |= _store_emails(session, cursor.mailbox_id, accepted, hashes, moment)
+    held |= _store_emails(session, cursor.mailbox_id, accepted, hashes, moment, how)
     for arrival in accepted:
         entry, email = entries[arrival.fetched.uid], held[hashes[arrival.fetched.uid]]
         entry.email_id = email.id
-        entry.state, entry.reason = _end_of(email)
+        entry.state, entry.reason = _end_of(email, how)
     for arrival in sightings:
         entry = entries[arrival.fetched.uid]
         entry.email_id = held[hashes[arrival.fetched.uid]].id
@@ -157,7 +161,15 @@ def commit_batch(
     return [email.id for email in emails if email.work_state == WorkState.WAITING]
 
 
-def revive(session: Session, letter: DeadLetter, raw: bytes, parsed: ParsedEmail, *, actor: str) -> list[int]:
+def revive(
+    session: Session,
+    letter: DeadLetter,
+    raw: bytes,
+    parsed: ParsedEmail,
+    *,
+    actor: str,
+    handling: Handling = Handling(),
+) -> list[int]:
     """Give a dead letter of the fetch or parse stage its place after all. Returns the emails that wait for a brief."""
     entry = session.get_one(LedgerEntry, letter.ledger_id)
     digest, moment = sha256(raw).hexdigest(), now(session)
@@ -166,8 +178,9 @@ def revive(session: Session, letter: DeadLetter, raw: bytes, parsed: ParsedEmail
         entry.state, entry.reason = _SIGHTING
     else:
         arrival = Arrival(FetchedEmail(entry.uid, raw, internal_date=entry.internal_date), parsed)
-        email = _store_emails(session, entry.mailbox_id, [arrival], {entry.uid: digest}, moment)[digest]
-        entry.state, entry.reason = _end_of(email)
+        how = _Handling(handling)
+        email = _store_emails(session, entry.mailbox_id, [arrival], {entry.uid: digest}, moment, how)[digest]
+        entry.state, entry.reason = _end_of(email, how)
     entry.email_id = email.id
     session.add(entry)
     dead_letters.resolve(session, letter, f"{letter.stage} succeeded at a retry", actor=actor)
@@ -242,8 +255,31 @@ def _dead_letter(session: Session, entry: LedgerEntry, arrival: Arrival, digest:
     )
 
 
-def _end_of(email: Email) -> tuple[LedgerState, str]:
+@dataclass(frozen=True, slots=True)
+class _Handling:
+    """What becomes of the mail of one batch."""
+
+    rules: Handling
+    backfill: bool = False
+    older: str = "open"  # Mailbox.older
+
+    @property
+    def closed(self) -> bool:
+        """Nobody waits for an answer: it was there before us."""
+        return self.backfill and self.older != "open"
+
+    def is_briefed(self, parsed: ParsedEmail) -> bool:
+        return parsed.kind in self.rules.brief_kinds and not (self.backfill and self.older == "closed")
+
+
+def _older(session: Session, mailbox_id: int) -> str:
+    return session.exec(select(Mailbox.older).where(Mailbox.id == mailbox_id)).one()
+
+
+def _end_of(email: Email, how: _Handling) -> tuple[LedgerState, str]:
     if email.work_state == WorkState.NONE:
+        if email.kind in how.rules.brief_kinds:
+            return LedgerState.SKIPPED, OLDER
         return LedgerState.SKIPPED, f"{email.kind}: {email.kind_reason}"
     return LedgerState.QUEUED, ""
 
@@ -254,21 +290,28 @@ def _store_emails(
     arrivals: Sequence[Arrival],
     hashes: Mapping[int, str],
     moment: datetime,
+    how: _Handling,
 ) -> dict[str, Email]:
     """Bytes, then conversations, then emails; by sha256."""
     raws = [_raw(arrival, hashes[arrival.fetched.uid]) for arrival in arrivals]
     session.add_all(raws)
     session.flush()
-    emails = [_email(mailbox_id, arrival, raw, moment) for arrival, raw in zip(arrivals, raws, strict=True)]
+    emails = [
+        _email(mailbox_id, arrival, raw, moment, how) for arrival, raw in zip(arrivals, raws, strict=True)
+    ]
     threads.place(
-        session, mailbox_id, [(a.parsed, e) for a, e in zip(arrivals, emails, strict=True) if a.parsed]
+        session,
+        mailbox_id,
+        [(a.parsed, e) for a, e in zip(arrivals, emails, strict=True) if a.parsed],
+        handling=how.rules,
+        closed=how.closed,
     )
     session.add_all(emails)
     session.flush()
     return {email.sha256: email for email in emails}
 
 
-def _email(mailbox_id: int, arrival: Arrival, raw: RawEmail, moment: datetime) -> Email:
+def _email(mailbox_id: int, arrival: Arrival, raw: RawEmail, moment: datetime, how: _Handling) -> Email:
     parsed = arrival.parsed
     assert parsed is not None
     return Email(
@@ -281,9 +324,11 @@ def _email(mailbox_id: int, arrival: Arrival, raw: RawEmail, moment: datetime) -
         subject=parsed.subject,
         kind=parsed.kind,
         kind_reason=parsed.kind_reason,
+        language=parsed.language,
+        backfill=how.backfill,
         received_at=arrival.fetched.internal_date or moment,
         parsed=parsed.model_dump(mode="json"),
-        work_state=WorkState.WAITING if parsed.kind == EmailKind.CUSTOMER else WorkState.NONE,
+        work_state=WorkState.WAITING if how.is_briefed(parsed) else WorkState.NONE,
         not_before=moment,
         created_at=moment,
     )
