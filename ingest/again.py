@@ -7,9 +7,9 @@ from briefbox.settings import Settings
 from briefbox.store import dead_letters, ledger
 from briefbox.store.mailboxes import get_by_id
 from briefbox.tables import LedgerEntry
+from ingest.accounts import account_of
 from ingest.mailbox import IMAPMailbox
 from ingest.parse import parse_email
-from ingest.poller import account_of
 
 
 def retry(database: Database, settings: Settings, letter_id: int, *, actor: str) -> str:
@@ -48,7 +48,7 @@ def _bytes(database: Database, settings: Settings, letter_id: int) -> bytes:
             return ledger.raw_bytes(session, letter.raw_id)
         entry = session.get_one(LedgerEntry, letter.ledger_id)
         row = get_by_id(session, letter.mailbox_id)
-    with IMAPMailbox(account_of(row, settings)) as mailbox:
+    with IMAPMailbox(account_of(row, settings, database)) as mailbox:
         status = mailbox.open_folder(entry.folder)
         fetched = mailbox.fetch([entry.uid]) if status.uidvalidity == entry.uidvalidity else []
     raw = fetched[0].raw if fetched else None

@@ -11,9 +11,10 @@ from briefbox.settings import Settings
 from briefbox.store import ledger
 from briefbox.tables import FolderCursor
 from briefbox.tables import Mailbox as MailboxRow
+from ingest.accounts import account_of
 from ingest.mailbox import IMAPMailbox, Mailbox
 from ingest.parse import parse_email
-from ingest.poller import DEFAULT_FOLDER, account_of
+from ingest.poller import DEFAULT_FOLDER
 
 NUM_NEWEST = 5
 CAPABILITIES_THAT_MATTER = ("IDLE", "UIDPLUS", "CONDSTORE", "QRESYNC", "ESEARCH", "MOVE")

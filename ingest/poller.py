@@ -7,7 +7,6 @@ back-off and jitter; a refused password waits longer, because hammering a log-in
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from threading import Event, Thread
 
 from tenacity import (
@@ -22,12 +21,13 @@ from tenacity import (
 from briefbox.db import Database
 from briefbox.errors import BriefboxError, LeaseLostError, MailboxError
 from briefbox.settings import Settings
-from briefbox.store import mailboxes, processes, secrets
+from briefbox.store import mailboxes, processes
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.store.processes import ProcessName
 from briefbox.tables import Mailbox as MailboxRow
+from ingest.accounts import account_of
 from ingest.folder import Folder, SendHints, Suspects
-from ingest.mailbox import Account, IMAPMailbox, Mailbox
+from ingest.mailbox import IMAPMailbox, Mailbox
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +38,6 @@ WATCH_SECONDS = 2.0
 DEFAULT_FOLDER = "INBOX"
 
 OpenMailbox = Callable[[MailboxRow, Event], Mailbox]
-
-
-def account_of(row: MailboxRow, settings: Settings) -> Account:
-    """The account of a stored mailbox, its password decrypted. Raises SettingsError."""
-    return Account(
-        host=row.host,
-        port=row.port,
-        username=row.username,
-        password=secrets.cipher(settings).decrypt(row.name, row.password_encrypted),
-        security=row.security,  # type: ignore[arg-type]  # the column holds one of the three words
-        ca_file=Path(row.ca_file) if row.ca_file else None,
-        timeout=settings.imap_timeout_seconds,
-    )
 
 
 class MailboxWatcher:
@@ -223,7 +210,7 @@ class Poller:
         thread.join(timeout=self.settings.imap_timeout_seconds + 5)
 
     def _open(self, row: MailboxRow, stop: Event) -> Mailbox:
-        return IMAPMailbox(account_of(row, self.settings), stop=stop)
+        return IMAPMailbox(account_of(row, self.settings, self.database), stop=stop)
 
 
 def _version(row: MailboxRow) -> tuple[object, ...]:
