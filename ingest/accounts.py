@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from briefbox.db import Database
+from briefbox.errors import NotFoundError
 from briefbox.settings import Settings
 from briefbox.store import secrets
 from briefbox.tables import Mailbox
@@ -11,10 +12,14 @@ from ingest.oauth import AccessTokens
 
 
 def account_of(row: Mailbox, settings: Settings, database: Database | None = None) -> Account:
-    """How to reach the mailbox of this row. Raises SettingsError.
+    """How to reach the mailbox of this row. Raises SettingsError, and NotFoundError when it was removed.
 
     Renewed tokens of OAuth2 are stored in `database`; only a mailbox that is not stored yet has none.
     """
+    if row.removed_at is not None:
+        raise NotFoundError(
+            f"Mailbox {row.name} is no longer read, and its password or tokens were erased when it was removed; connect it again with: briefbox mailbox add"
+        )
     cipher = secrets.cipher(settings)
     by_token = row.auth == "oauth2"
     return Account(

@@ -11,6 +11,26 @@ from briefbox.errors import ConflictError, LeaseLostError, NotFoundError
 from briefbox.store import audit_log
 from briefbox.tables import Mailbox, MailboxEvent
 
+# What an admin sets; all else of a row is what became of it.
+SETTINGS = (
+    "address",
+    "host",
+    "port",
+    "security",
+    "username",
+    "password_encrypted",
+    "ca_file",
+    "folders",
+    "auth",
+    "oauth",
+    "oauth_encrypted",
+    "addresses",
+    "start_at",
+    "older",
+    "attachments",
+)
+SIGN_IN = ("password_encrypted", "oauth", "oauth_encrypted")
+
 
 @dataclass(frozen=True, slots=True)
 class MailboxLease:
@@ -21,32 +41,20 @@ class MailboxLease:
     token: str
 
 
-def add(session: Session, mailbox: Mailbox, *, actor: str, replace: bool = False) -> Mailbox:
-    """Store a mailbox. Raises ConflictError if the name is taken and `replace` is not asked for."""
+def add(
+    session: Session, mailbox: Mailbox, *, actor: str, replace: bool = False, keep_sign_in: bool = False
+) -> Mailbox:
+    """Store a mailbox. Raises ConflictError if the name is taken and `replace` is not asked for.
+
+    `keep_sign_in` leaves password and tokens as they are stored now: a poller may have renewed them a moment ago.
+    """
     existing = session.exec(select(Mailbox).where(Mailbox.name == mailbox.name)).first()
     if existing is not None and not replace:
-        raise ConflictError(
-            f"A mailbox named {mailbox.name} exists already. Choose another name, or add --replace to change its settings."
-        )
+        raise ConflictError(name_taken(mailbox.name))
     if existing is not None:
-        for field in (
-            "address",
-            "host",
-            "port",
-            "security",
-            "username",
-            "password_encrypted",
-            "ca_file",
-            "folders",
-            "auth",
-            "oauth",
-            "oauth_encrypted",
-            "addresses",
-            "start_at",
-            "older",
-            "attachments",
-        ):
-            setattr(existing, field, getattr(mailbox, field))
+        for field in SETTINGS:
+            if not (keep_sign_in and field in SIGN_IN):
+                setattr(existing, field, getattr(mailbox, field))
         existing.last_error = ""
         mailbox = existing
     else:
@@ -63,6 +71,11 @@ def add(session: Session, mailbox: Mailbox, *, actor: str, replace: bool = False
         auth=mailbox.auth,
     )
     return mailbox
+
+
+def name_taken(name: str) -> str:
+    """Why a mailbox of this name cannot be added."""
+    return f"A mailbox named {name} exists already. Choose another name, or add --replace to change its settings."
 
 
 def get(session: Session, name: str) -> Mailbox:
