@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from briefbox.cli.context import actor, database_for
 from briefbox.cli.output import age, console, errors, print_json, print_table
 from briefbox.db import Database, now
-from briefbox.errors import BriefboxError, NotFoundError
+from briefbox.errors import BriefboxError, MailboxError, NotFoundError
 from briefbox.schemas import LedgerState
 from briefbox.settings import Settings
 from briefbox.store import dead_letters, mailbox_state, mailboxes
@@ -223,7 +223,7 @@ def _watch(database: Database, row: Mailbox, asked: datetime, seconds: float) ->
                 progress.update(task, description="older mail (by UID)", completed=done, total=total)
             names = {f.folder for f in folders if f.reconciled_at and f.reconciled_at >= asked}
             if fresh.last_error and fresh.last_error_at and fresh.last_error_at >= asked:
-                raise NotFoundError(f"Mailbox {row.name} cannot be compared now: {fresh.last_error}")
+                raise MailboxError(f"Mailbox {row.name} cannot be compared now: {fresh.last_error}")
             if names >= set(row.folders) and done >= total:
                 return
             time.sleep(LOOK_AGAIN_SECONDS)

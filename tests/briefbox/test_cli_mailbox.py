@@ -10,16 +10,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from imapclient import IMAPClient
+from rich.console import Console
 from sqlmodel import col, select
 from typer.testing import CliRunner
 
-from briefbox.cli import app
+from briefbox.cli import app, mailbox_ledger
 from briefbox.db import Database, migrate
 from briefbox.embedded.imap import EmbeddedIMAP
 from briefbox.errors import BriefboxError
@@ -501,6 +503,63 @@ def test_a_comparison_is_asked_for_and_waited_for(here: Installation, imap: Embe
         code, said = here.run("reconcile", "support", "--wait", "30")
     assert code == 0, said
     assert "INBOX: server 1 = ledger 1." in said
+
+
+def test_older_mail_is_shown_as_a_bar_while_it_is_read(
+    here: Installation, imap: EmbeddedIMAP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(here, imap)
+    terminal = StringIO()
+    monkeypatch.setattr(
+        mailbox_ledger, "errors", Console(file=terminal, force_terminal=True, width=120, highlight=False)
+    )
+    with client(imap) as connection:
+        uidvalidity = connection.select_folder("INBOX", readonly=True)[b"UIDVALIDITY"]
+
+    def begin(session: Any) -> None:
+        mailboxes.claim(session, here.row().id, owner="poll", seconds=60)
+        cursor = ledger.open_folder(session, here.row().id, "INBOX", uidvalidity)
+        cursor.backfill_uid, cursor.older_uid, cursor.last_uid = 25, 100, 100
+        session.add(cursor)
+
+    def read(up_to: int) -> None:
+        def change(session: Any) -> None:
+            cursor = session.exec(select(FolderCursor)).one()
+            cursor.backfill_uid, cursor.reconciled_at = up_to, datetime.now(UTC)
+            session.add(cursor)
+
+        here.change(change)
+
+    def poll() -> None:
+        for shown, up_to in (("25%", 50), ("50%", 100)):
+            wait_for(lambda shown=shown: shown in terminal.getvalue(), shown)
+            read(up_to)
+
+    here.change(begin)
+    poller = threading.Thread(target=poll)
+    poller.start()
+    code, said = here.run("reconcile", "support", "--wait", "30")
+    poller.join()
+    assert code == 0, said
+    assert "INBOX: server 0 = ledger 0." in said
+    assert "older mail (by UID)" in terminal.getvalue()
+
+
+def test_a_comparison_that_takes_longer_or_fails_is_told(here: Installation, imap: EmbeddedIMAP) -> None:
+    add(here, imap)
+    here.change(lambda session: mailboxes.claim(session, here.row().id, owner="poll", seconds=60))
+    code, said = here.run("reconcile", "support", "--wait", "0.5")
+    assert code == 1
+    assert "Not compared within 0.5 s: INBOX." in said
+    assert "INBOX: not read yet" in said
+    trouble = threading.Timer(
+        1, here.change, (lambda session: mailboxes.note_error(session, here.row().id, "It said no."),)
+    )
+    trouble.start()
+    code, said = here.run("reconcile", "support", "--wait", "20")
+    trouble.join()
+    assert code == 1
+    assert "cannot be compared now: It said no." in said
 
 
 def test_dead_letters_of_a_mailbox_are_retried_over_one_connection(

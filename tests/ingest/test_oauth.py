@@ -16,13 +16,16 @@ from sqlmodel import select
 from briefbox.db import Database
 from briefbox.errors import DatabaseBusyError, InvalidValueError, MailboxError, MailboxLoginError
 from briefbox.settings import Settings
-from briefbox.store import mailboxes, secrets
+from briefbox.store import mailboxes, processes, secrets
 from briefbox.tables import AuditEntry, Mailbox
 from ingest import oauth, token_endpoint
 from ingest.accounts import account_of
 from ingest.mailbox import IMAPMailbox
 from ingest.oauth import AccessTokens, OAuthSecrets
+from ingest.poller import Poller
 from ingest.token_endpoint import CodeSignIn, Grant
+from tests.conftest import make_email
+from tests.flow.conftest import wait_for
 from tests.oauth_server import CLIENT_ID, CLIENT_SECRET, OAuthServer
 from tests.servers import Dovecot, dovecot
 
@@ -467,6 +470,56 @@ def test_dovecot_refuses_a_token_of_somebody_else_and_says_so(
         IMAPMailbox(account_of(row, settings, database)).open()
     assert held.access_token not in str(caught.value)
     assert stored(database, settings).access_token not in str(caught.value)
+
+
+@pytest.mark.dovecot
+def test_a_shared_mailbox_is_opened_with_the_token_of_a_person_who_may(
+    database: Database,
+    settings: Settings,
+    token_dovecot: tuple[Dovecot, OAuthServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, provider = token_dovecot
+    monkeypatch.setattr(provider, "username", "shared")  # what this person's token opens
+    row = dovecot_row(database, settings, server, provider, granted(provider))
+    row.username, row.oauth = "shared", config(provider, login_as="ana@example.org")
+    with IMAPMailbox(account_of(row, settings, database)) as mailbox:
+        assert mailbox.open_folder("INBOX").uidvalidity
+
+
+@pytest.mark.dovecot
+def test_a_poller_outlives_its_token(
+    database: Database,
+    settings: Settings,
+    token_dovecot: tuple[Dovecot, OAuthServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, provider = token_dovecot
+    monkeypatch.setattr(provider, "expires_in", 2)
+    row = dovecot_row(database, settings, server, provider, granted(provider))
+    with database.write() as session:
+        session.get_one(Mailbox, row.id).start_at = "all"
+    before = provider.num_refreshes()
+    with server.client() as client:
+        already = client.select_folder("INBOX", readonly=True)[b"EXISTS"]
+    stop, taken = threading.Event(), []
+    values = settings.model_copy(update={"reconcile_seconds": 1.0, "mailbox_lease_seconds": 5.0})
+
+    def poll() -> None:
+        Poller(database, values, processes.this_process("poll"), taken.extend).run(stop)
+
+    for number in (1, 2):  # each time the token of the last one is long over
+        provider.access_tokens.clear()
+        server.append(make_email(already + number))
+        stop.clear()
+        thread = threading.Thread(target=poll)
+        thread.start()
+        try:
+            wait_for(lambda number=number: len(taken) == already + number, f"mail {number}")
+        finally:
+            stop.set()
+            thread.join(30)
+    assert provider.num_refreshes() >= before + 2
 
 
 @pytest.mark.dovecot

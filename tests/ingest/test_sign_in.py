@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from briefbox.errors import MailboxError, MailboxLoginError, MailboxTLSError
+from ingest import sign_in
 from ingest.mailbox import Account, IMAPMailbox
 from ingest.sign_in import complaint_of, login_error
 from ingest.tls import tls_context
@@ -182,6 +183,20 @@ def test_complaints_of_any_kind_are_words() -> None:
     assert complaint_of(base64.b64encode(b'{"status":"400"}')) == "status 400"
     assert complaint_of(b"\xff\xfe") == "��"
     assert complaint_of(b"[1]") == "[1]"
+
+
+def test_netease_is_told_the_programs_name_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = {
+        "CAPABILITY": b"* CAPABILITY IMAP4rev1 ID\r\nTAG OK done\r\n",
+        "ID": b"* ID NIL\r\nTAG OK done\r\n",
+    }
+    with ScriptedIMAP(script) as server, IMAPMailbox(account(server)):
+        assert not [command for command in server.commands if command.startswith("ID")]
+    monkeypatch.setattr(sign_in, "_WANTS_A_NAME", ("127.0.0.1",))
+    with ScriptedIMAP(script) as server, IMAPMailbox(account(server)):
+        assert 'ID ("name" "briefbox")' in server.commands
+    monkeypatch.undo()
+    assert sign_in.wants_a_name(Account(host="imap.163.com", port=993, username="desk"), {"ID"})
 
 
 # --- certificates
