@@ -12,17 +12,8 @@ from briefbox.tables import Mailbox
 
 # How long a person has for a sign-in in the browser.
 SIGN_IN_SECONDS = 600.0
-_NAMES = (
-    "provider",
-    "client_id",
-    "tenant",
-    "flow",
-    "login_as",
-    "scope",
-    "token_url",
-    "authorize_url",
-    "device_url",
-)
+_CHOSEN: tuple[str, ...] = ("provider", "client_id", "tenant", "flow", "login_as")
+_NAMES = (*_CHOSEN, "scope", "token_url", "authorize_url", "device_url")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +57,14 @@ def sign_in(row: Mailbox, settings: Settings, options: OAuthOptions) -> None:
 
 
 def _merged(stored: Mapping[str, Any], options: OAuthOptions) -> dict[str, str]:
-    """Options over what is stored. End-points and scope follow from provider, tenant and flow, so they are not carried over when one of these changes."""
+    """Options over what is stored. What follows from provider, tenant and flow is found anew when one of them changes."""
     given = {name: getattr(options, name) for name in _NAMES}
-    derived = any(given[name] and given[name] != stored.get(name) for name in ("provider", "tenant", "flow"))
-    kept: tuple[str, ...] = _NAMES[:5] if derived else _NAMES
-    if given["provider"] and given["provider"] != stored.get("provider"):
+    changed = {name for name in _NAMES if given[name] and given[name] != stored.get(name)}
+    kept = _NAMES
+    if "provider" in changed:
         kept = ()
+    elif stored.get("provider") != "custom" and changed & {"tenant", "flow"}:
+        kept = _CHOSEN
     return {name: value or str(stored.get(name, "") if name in kept else "") for name, value in given.items()}
 
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from sqlmodel import col, select
 from typer.testing import CliRunner
 
-from briefbox.cli import app, mailbox_ledger
+from briefbox.cli import app, mailbox_ledger, mailbox_sign_in
 from briefbox.db import Database, migrate
 from briefbox.embedded.imap import EmbeddedIMAP
 from briefbox.errors import BriefboxError
@@ -358,6 +358,40 @@ def test_a_browser_connects_a_mailbox(here: Installation, token_dovecot: tuple[D
     assert process.wait(60) == 0, "".join(said)
     process.stdout.close()
     assert stored_secrets(here).refresh_token in provider.refresh_tokens
+
+
+def test_microsoft_needs_an_application_before_anything_is_asked_of_it(here: Installation) -> None:
+    code, said = here.run("add", "support", "ana@outlook.com", "--yes")
+    assert code == 1
+    assert (
+        "Server: outlook.office365.com:993 with tls, user name ana@outlook.com (Microsoft 365 is known)."
+        in said
+    )
+    assert "It takes OAuth2 only" in said
+    assert "--client-id is missing" in said
+    assert "docs/mailboxes.md" in said
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "merged"),
+    [
+        # A new flow at a known provider has other end-points and scopes.
+        ({"provider": "microsoft", "client_id": "a", "scope": "s", "token_url": "t"}, {"flow": "code"},
+         {"provider": "microsoft", "client_id": "a", "flow": "code"}),
+        # At one's own provider they stay.
+        ({"provider": "custom", "client_id": "a", "token_url": "t", "device_url": "d"}, {"flow": "device"},
+         {"provider": "custom", "client_id": "a", "flow": "device", "token_url": "t", "device_url": "d"}),
+        # Another provider knows nothing of the old one's application.
+        ({"provider": "microsoft", "client_id": "a", "tenant": "x"}, {"provider": "google"}, {"provider": "google"}),
+        ({"provider": "microsoft", "client_id": "a", "tenant": "x", "scope": "s"}, {"provider": "microsoft"},
+         {"provider": "microsoft", "client_id": "a", "tenant": "x", "scope": "s"}),
+    ],
+)  # fmt: skip
+def test_what_of_a_stored_sign_in_is_kept(
+    stored: dict[str, str], given: dict[str, str], merged: dict[str, str]
+) -> None:
+    found = mailbox_sign_in._merged(stored, mailbox_sign_in.OAuthOptions(**given))
+    assert {name: value for name, value in found.items() if value} == merged
 
 
 # --- state
