@@ -142,10 +142,10 @@ def _will(
         "IDLE: new mail is seen at once."
         if "IDLE" in capabilities
         else f"No IDLE: looked at every {settings.idle_seconds:g} s.",
-        "CONDSTORE: the server tells whether a folder has changed."
+        "CONDSTORE: the server vouches for a folder that has not changed."
         if "CONDSTORE" in capabilities
-        else "No CONDSTORE: each comparison lists the whole folder.",
-        f"Every folder is compared in full every {settings.reconcile_seconds:g} s, whatever the server announces.",
+        else "No CONDSTORE: a folder's counts tell whether it has changed, and it is listed afresh at least once a day.",
+        f"Every folder is compared every {settings.reconcile_seconds:g} s, whatever the server announces.",
     ]
     begun = []
     if database is not None:

@@ -164,7 +164,7 @@ class IMAPMailbox:
                 self._sign_in_with_token()
             else:
                 self._sign_in()
-            if sign_in.wants_a_name(self.account, self._offered()):
+            if sign_in.wants_a_name(self.account) and "ID" in self._offered():
                 with self._plain_errors("was told this program's name") as client:
                     client.id_({"name": "briefbox"})
         except BaseException:

@@ -157,9 +157,9 @@ def login_error(account: "Account", said: str, *, passing: bool, complaint: str 
     )
 
 
-def wants_a_name(account: "Account", offered: Collection[str]) -> bool:
+def wants_a_name(account: "Account") -> bool:
     """Whether the server opens folders only for programs that have said their name."""
-    return "ID" in offered and account.host.lower().endswith(_WANTS_A_NAME)
+    return account.host.lower().endswith(_WANTS_A_NAME)
 
 
 def not_connected_error(account: "Account", said: str) -> MailboxError:
