@@ -94,10 +94,8 @@ class DeviceCode:
 def ask_for_device_code(client: Client) -> DeviceCode:
     """Begin a sign-in on another device. Raises RefusedError, MailboxError."""
     with _session(client) as session:
-        answer = session.session.post(
-            client.device_url, data={"client_id": client.client_id, "scope": client.scope}
-        )
-        said = _json(answer)
+        who = session.client_auth(session.token_endpoint_auth_method)
+        said = _json(session.session.post(client.device_url, data={"scope": client.scope}, auth=who))
     try:
         return DeviceCode(
             user_code=str(said["user_code"]),

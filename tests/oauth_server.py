@@ -33,7 +33,7 @@ class OAuthServer:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                form = {key: values[0] for key, values in parse_qs(body).items()}
+                form = {key: " ".join(values) for key, values in parse_qs(body).items()}
                 code, said = provider._answer(urlsplit(self.path).path, form, self.headers["Authorization"])
                 text = said.encode() if isinstance(said, str) else json.dumps(said).encode()
                 self.send_response(code)

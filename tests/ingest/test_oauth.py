@@ -332,6 +332,24 @@ def test_device_code(provider: OAuthServer) -> None:
     assert waits == [1, 6, 6, 6]
 
 
+@pytest.mark.parametrize("secret", ["", CLIENT_SECRET])
+def test_an_application_names_itself_once_with_or_without_a_secret(
+    provider: OAuthServer, secret: str
+) -> None:
+    client = oauth.client_of(config(provider), secret)
+    code = token_endpoint.ask_for_device_code(client)
+    grant = token_endpoint.wait_for_device(client, code, sleep=lambda _: None)
+    token_endpoint.refresh(client, grant.refresh_token)
+    at_known = replace(client, provider="google")
+    token_endpoint.refresh(at_known, provider.grant()["refresh_token"])
+    *own, known = [form for _, form in provider.requests]
+    for form in own:
+        assert form.get("client_id") == (None if secret else CLIENT_ID)
+        assert form.get("basic", "").startswith("Basic ") is bool(secret)
+        assert "client_secret" not in form
+    assert (known["client_id"], known.get("client_secret", "")) == (CLIENT_ID, secret)
+
+
 def test_device_code_that_is_denied_or_runs_out(provider: OAuthServer) -> None:
     client = oauth.client_of(config(provider))
     code = token_endpoint.ask_for_device_code(client)
