@@ -9,7 +9,7 @@ import ipaddress
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,9 +30,11 @@ from briefbox.errors import (
     MailboxTLSError,
 )
 from briefbox.schemas import FetchedEmail, Fingerprint, FolderStatus
+from ingest import sign_in
 from ingest.esearch import ESearchError, search_in_ranges
 from ingest.idle import ByeError, Idle, IdleRefusedError
 from ingest.parse import message_id_of
+from ingest.tls import tls_context
 
 # imaplib refuses lines over 1,000,000 bytes, and the answer to UID SEARCH is one line: about 90,000 UIDs.
 # The limit is a module global (an attribute of the connection has no effect), so it is raised for the
@@ -48,6 +50,9 @@ _ID_HEADER = "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]"
 GONE = "gone"
 
 Security = Literal["tls", "starttls", "none"]
+Auth = Literal["password", "oauth2"]
+# Gives an access token; called again with one that the server refused, it gives another or raises MailboxLoginError.
+GetToken = Callable[[str], str]
 
 # What IMAPClient's parser raises on answers that no server should give.
 _PARSER_ERRORS = (ProtocolError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
@@ -75,11 +80,19 @@ class Account:
     host: str
     port: int
     username: str
-    password: str = field(repr=False)
+    password: str = field(default="", repr=False)
+    auth: Auth = "password"
+    token: GetToken | None = field(default=None, repr=False, compare=False)  # of oauth2
+    name: str = ""  # of the stored mailbox, for the command that its errors name
     security: Security = "tls"
     ca_file: Path | None = None
     timeout: float = 30.0
     allow_plaintext: bool = False
+
+    @property
+    def command(self) -> str:
+        """The command that enters this account's sign-in again."""
+        return f"briefbox mailbox add {self.name} --replace" if self.name else "briefbox mailbox add ..."
 
 
 class Mailbox(Protocol):
@@ -170,7 +183,13 @@ class IMAPMailbox:
         try:
             self._client = self._connect()
             self._encrypt()
-            self._sign_in()
+            if self.account.auth == "oauth2":
+                self._sign_in_with_token()
+            else:
+                self._sign_in()
+            if sign_in.wants_a_name(self.account) and "ID" in self._offered():
+                with self._plain_errors("was told this program's name") as client:
+                    client.id_({"name": "briefbox"})
         except BaseException:
             self._broken = True
             self.close()
@@ -218,7 +237,7 @@ class IMAPMailbox:
                 account.host,
                 port=account.port,
                 ssl=account.security == "tls",
-                ssl_context=self._tls_context() if account.security == "tls" else None,
+                ssl_context=tls_context(account.ca_file) if account.security == "tls" else None,
                 timeout=account.timeout,
             )
         except ssl.SSLError as error:
@@ -253,15 +272,6 @@ class IMAPMailbox:
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         return client
 
-    def _tls_context(self) -> ssl.SSLContext:
-        path = self.account.ca_file
-        try:
-            return ssl.create_default_context(cafile=path)
-        except OSError as error:
-            raise MailboxTLSError(
-                f"The certificate authority file {path} cannot be used ({error.strerror or error}); expected a PEM file, set with `briefbox mailbox add ... --ca-file FILE`."
-            ) from error
-
     def _tls_error(self, error: ssl.SSLError) -> MailboxError:
         if isinstance(error, ssl.SSLCertVerificationError):
             return MailboxTLSError(
@@ -282,48 +292,62 @@ class IMAPMailbox:
         assert self._client is not None
         if not self._client.has_capability("STARTTLS"):
             raise MailboxTLSError(
-                f"{self._where} does not offer STARTTLS; expected an encrypted connection: use `briefbox mailbox add ... --security tls` with the TLS port (usually 993)."
+                f"{self._where} does not offer STARTTLS; expected an encrypted connection: use `{self.account.command} --security tls` with the TLS port (usually 993)."
             )
         try:
             with self._plain_errors("was asked for STARTTLS") as client:
-                client.starttls(self._tls_context())
+                client.starttls(tls_context(self.account.ca_file))
         except ssl.SSLError as error:
             raise self._tls_error(error) from error
 
     def _sign_in(self) -> None:
         account = self.account
         assert self._client is not None
-        # LOGIN carries ASCII only; AUTHENTICATE PLAIN carries UTF-8.
-        is_ascii = (account.username + account.password).isascii()
-        can_plain = self._client.has_capability("AUTH=PLAIN")
-        if not is_ascii and not can_plain:
-            raise MailboxLoginError(
-                f"{self._where} takes only ASCII in user names and passwords; set another password there, and here with `briefbox mailbox add ...`."
-            )
-        plain = can_plain and (not is_ascii or self._client.has_capability("LOGINDISABLED"))
+        plain = sign_in.way_in(account, self._offered()) == "PLAIN"
         try:
             with self._plain_errors("was asked to sign in") as client:
                 (client.plain_login if plain else client.login)(account.username, account.password)
         except LoginError as error:
-            raise self._login_error(error) from error
+            raise self._login_error(error, account.password) from error
 
-    def _login_error(self, error: LoginError) -> MailboxError:
+    def _sign_in_with_token(self) -> None:
+        """XOAUTH2 or OAUTHBEARER; a token that is refused is renewed and tried once more, on a new connection."""
+        assert self.account.token is not None
+        mechanism = sign_in.way_in(self.account, self._offered())
+        token = self.account.token("")
+        refusal = self._try_token(mechanism, token)
+        if refusal is not None and refusal.permanent:
+            token = self.account.token(token)
+            # A server may have closed the refused connection, or count what went wrong on it.
+            self._broken = True
+            self.close()
+            self._broken = False
+            self._client = self._connect()
+            self._encrypt()
+            refusal = self._try_token(mechanism, token)
+        if refusal is not None:
+            raise refusal
+
+    def _try_token(self, mechanism: str, token: str) -> MailboxError | None:
+        answers = sign_in.TokenAnswers(mechanism, self.account, token)
+        try:
+            with self._plain_errors("was asked to sign in") as client:
+                client.sasl_login(mechanism, answers)
+        except LoginError as error:
+            return self._login_error(error, token, answers.complaint)
+        return None
+
+    def _offered(self) -> frozenset[str]:
+        with self._plain_errors("was asked what it can do") as client:
+            return frozenset(_words(name).upper() for name in client.capabilities())
+
+    def _login_error(self, error: LoginError, secret: str, complaint: str = "") -> MailboxError:
         said = _words(error)
-        if self.account.password:
-            said = said.replace(self.account.password, "***")
+        if secret:
+            said, complaint = said.replace(secret, "***"), complaint.replace(secret, "***")
         if isinstance(error.__context__, IMAPClientAbortError):
             return MailboxError(f"{self._where} closed the connection during sign-in: {said}.")
-        if "[privacyrequired]" in said.lower():
-            return MailboxTLSError(
-                f"{self._where} wants an encrypted connection before it takes a password ({said}); use `briefbox mailbox add ... --security starttls`."
-            )
-        if _passes(said):
-            return MailboxError(
-                f"{self._where} cannot sign {self.account.username!r} in now: {said}; it is tried again later."
-            )
-        return MailboxLoginError(
-            f"{self._where} refused the user name or password of {self.account.username!r}: {said}; set them again with `briefbox mailbox add ...` (many providers want an app password)."
-        )
+        return sign_in.login_error(self.account, said, passing=_passes(said), complaint=complaint)
 
     @contextmanager
     def _plain_errors(self, asked: str) -> Iterator[IMAPClient]:
@@ -349,6 +373,8 @@ class IMAPMailbox:
                 f"{self._where} gave an answer that cannot be understood when it {asked}: {_words(error)}."
             ) from error
         except IMAPClientError as error:
+            if sign_in.NOT_CONNECTED in _words(error).lower():
+                raise sign_in.not_connected_error(self.account, _words(error)) from error
             raise MailboxError(f"{self._where} said no when it {asked}: {_words(error)}.") from error
 
     # --- folders

@@ -97,11 +97,7 @@ class Poller:
         """Renew leases, take mailboxes that are free, leave those that are paused, changed or more than our share."""
         owner, seconds = self._owner, self.settings.mailbox_lease_seconds
         with self.database.write() as session:
-            rows = {
-                row.id: row
-                for row in mailboxes.all_of(session)
-                if row.paused_at is None and row.removed_at is None
-            }
+            rows = {row.id: row for row in mailboxes.active(session) if row.paused_at is None}
             ours = leases.renew_owned(session, owner, seconds=seconds)
             processes.beat(session, self.process, f"{len(ours)} of {len(rows)} mailboxes")
             share = -(-len(rows) // max(1, self._num_pollers(session)))
@@ -289,7 +285,7 @@ class Poller:
         return False
 
     def _open(self, row: MailboxRow) -> Mailbox:
-        return IMAPMailbox(account_of(row, self.settings))
+        return IMAPMailbox(account_of(row, self.settings, self.database))
 
     # --- the end
 

@@ -50,6 +50,14 @@ def resolve_all(session: Session, keys: Iterable[str]) -> None:
     session.exec(over.values(resolved_at=now(session)))
 
 
+def resolve_beginning(session: Session, beginning: str) -> None:
+    """Say of everything whose key begins so that nobody needs to know any more."""
+    over = update(Alert).where(
+        col(Alert.key).startswith(beginning, autoescape=True), col(Alert.resolved_at).is_(None)
+    )
+    session.exec(over.values(resolved_at=now(session)))
+
+
 def open_alerts(session: Session) -> list[Alert]:
     """What is wrong now, oldest first."""
     query = select(Alert).where(col(Alert.resolved_at).is_(None))
