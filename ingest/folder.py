@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 from briefbox.db import Database
 from briefbox.errors import MailboxError, MailboxPausedError, ParseError
@@ -220,11 +221,13 @@ class Folder:
                 session, cursor, {*uids[-NUM_COMPARED:], *uids[:: max(1, len(uids) // NUM_COMPARED)]}
             )
         shown = mailbox.fingerprints(sorted(held)) if held else {}
-        verdicts = [recognise.agrees(*held[uid], found) for uid, found in shown.items()]
-        if verdicts:
-            return 2 * verdicts.count(False) > len(verdicts)
+        strange = [uid for uid, found in shown.items() if not recognise.agrees(*held[uid], found)]
+        # A header may be told differently by a server that is otherwise right: the bytes decide.
+        for email in mailbox.fetch(strange[:1]) if strange else ():
+            if email.raw is not None and sha256(email.raw).hexdigest() != held[email.uid][1].sha256:
+                return True
         # Nothing to compare: UIDNEXT never goes back (RFC 3501, 2.3.1.1), so one that does belongs to another folder.
-        return bool(status.uidnext) and status.uidnext <= cursor.last_uid  # type: ignore[operator]
+        return not shown and bool(status.uidnext) and status.uidnext <= cursor.last_uid  # type: ignore[operator]
 
     def _begin_again(
         self, mailbox: Mailbox, old: FolderCursor, status: FolderStatus, kind: str

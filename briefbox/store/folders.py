@@ -17,6 +17,8 @@ from briefbox.tables import FolderCursor, LedgerEntry, Mailbox, MailboxEvent
 # A folder that comes back under other UIDs this often within the hour is not read on by itself.
 FLAPS = 4
 FLAP_SPAN = timedelta(hours=1)
+# How far a mail server's clock may be behind ours: rather read an hour of older mail than leave out a new one.
+CLOCKS_DIFFER = timedelta(hours=1)
 RENUMBERED, RESTORED = "renumbered", "restored"
 
 
@@ -49,7 +51,7 @@ def begin(
         backfill_uid=first_uid,
         older_uid=newest_uid,
         last_uid=newest_uid,
-        since=None if days is None else moment - timedelta(days=days),
+        since=None if days is None else moment - timedelta(days=days) - CLOCKS_DIFFER,
         created_at=moment,
     )
     session.add(cursor)
