@@ -3,7 +3,7 @@
 import pytest
 
 from briefbox.schemas import EmailKind
-from ingest.kind import classify
+from ingest.kind import Signs, classify
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ def test_the_header_decides_and_is_named(headers: dict[str, str], kind: EmailKin
 
 
 def test_a_delivery_report_without_its_usual_envelope_is_a_bounce() -> None:
-    kind, reason = classify({"content-type": "multipart/mixed"}, dsn_actions=["failed"])
+    kind, reason = classify({"content-type": "multipart/mixed"}, Signs(actions=("failed",)))
     assert kind == EmailKind.BOUNCE
     assert "Action: failed" in reason
 
 
 def test_a_bounce_that_calls_itself_auto_replied_is_a_bounce() -> None:
-    assert classify({"auto-submitted": "auto-replied"}, dsn_actions=["failed"])[0] == EmailKind.BOUNCE
+    assert classify({"auto-submitted": "auto-replied"}, Signs(actions=("failed",)))[0] == EmailKind.BOUNCE
 
 
 def test_a_customer_who_writes_to_a_support_address_that_is_a_group_stays_a_customer() -> None:

@@ -447,7 +447,6 @@ def test_nothing_is_an_error() -> None:
             ),
             "nested more than 50 deep",
         ),
-        (b"Content-Type: message/rfc822\n\n" * 3000 + b"Subject: x\n\nhi", "RecursionError"),
     ],
 )
 def test_hostile_mail_is_refused_with_the_reason(raw: bytes, reason: str) -> None:
