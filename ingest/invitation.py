@@ -49,13 +49,12 @@ def read_invitation(source: str, method: str = "") -> Invitation:
     opening = _METHODS.get(method, "Calendar invitation")
     try:
         event = _event(source[:MAX_CALENDAR])
+        facts = _facts(event, method)
+        description = _words(event, "DESCRIPTION", 20_000)
     except Exception:
-        # The library refuses some broken parts by exceptions of many kinds.
-        event = None
-    if event is None:
+        # The library refuses broken parts by exceptions of many kinds.
         return Invitation(f"{opening} that cannot be read", method)
-    description = _words(event, "DESCRIPTION", 20_000)
-    return Invitation(f"{opening}: {', '.join(_facts(event, method))}", method, description)
+    return Invitation(f"{opening}: {', '.join(facts)}", method, description)
 
 
 def _event(source: str) -> Any:
@@ -65,7 +64,7 @@ def _event(source: str) -> Any:
         for component in root.walk():
             if component.name in {"VEVENT", "VTODO", "VFREEBUSY"}:
                 return component
-    return None
+    raise ValueError("no event")
 
 
 def _closed(source: str) -> str:
@@ -114,12 +113,11 @@ def _words(event: Any, name: str, most: int = _MAX_WORDS) -> str:
 
 
 def _when(event: Any) -> str:
-    start, end = event.get("DTSTART"), event.get("DTEND")
-    begin = getattr(start, "dt", None)
+    start = event.get("DTSTART")
+    begin, finish = _moment(start), _moment(event.get("DTEND"))
     if not isinstance(begin, date):
         # As it stands there is better than nothing.
         return f"on {one_line(str(start))[:40]}" if start else ""
-    finish = getattr(end, "dt", None)
     if not isinstance(begin, datetime):
         last = (
             finish.fromordinal(finish.toordinal() - 1) if type(finish) is date and finish > begin else begin
@@ -131,6 +129,14 @@ def _when(event: Any) -> str:
         text += f" to {finish:%H:%M}" if same_day else f" to {finish:%Y-%m-%d %H:%M}"
     zone = one_line(str(start.params.get("TZID", "")))[:60] or ("UTC" if begin.tzinfo is not None else "")
     return f"{text} {zone}".rstrip()
+
+
+def _moment(value: Any) -> Any:
+    """The date or time of a property; None where it is missing or broken."""
+    try:
+        return getattr(value, "dt", None)
+    except Exception:
+        return None
 
 
 def _recurrence(rule: Any) -> str:
