@@ -27,7 +27,7 @@ _BARE = re.compile(r'\s*([^\s<>"\\(),;:@\'=]+@[^\s<>"\\(),;:@\'=]+)\s*')
 _ADDRESS_WORD = re.compile(r'(?:"[^"]*"|[^\s"])+|"')
 _ID = re.compile(r"<([^<>]+)>")
 _DATE = re.compile(
-    r"\s*(?:[A-Za-z]{3},?\s+)?(\d{1,2})\s+([A-Za-z]{3})\s+(\d{4})\s+(\d\d):(\d\d)(?::(\d\d))?\s+([+-])(\d\d)(\d\d)(?:\s*\([^()]*\))?\s*"
+    r"\s*(?:[A-Za-z]{3},?\s+)?(\d{1,2})\s+([A-Za-z]{3})\s+(\d{4})\s+(\d\d):(\d\d)(?::(\d\d))?\s+(?:([+-])(\d\d)(\d\d)|GMT|UTC?|Z)(?:\s*\([^()]*\))?\s*"
 )
 _MONTHS = {
     name: number
@@ -176,7 +176,7 @@ def sent_at(headers: Headers) -> datetime | None:
 def _moment(value: str) -> datetime | None:
     try:
         if found := _DATE.fullmatch(value):
-            offset = timedelta(hours=int(found[8]), minutes=int(found[9]))
+            offset = timedelta(hours=int(found[8] or 0), minutes=int(found[9] or 0))
             zone = timezone(-offset if found[7] == "-" else offset)
             month = _MONTHS[found[2].lower()]
             # A leap second is the second before it.
