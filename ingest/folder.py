@@ -94,6 +94,7 @@ class Folder:
         self.send_hints = send_hints
         self.suspects = suspects if suspects is not None else Suspects()
         self._cursor: FolderCursor | None = None
+        self._own: frozenset[str] | None = None
         self._news: deque[int] = deque()
         self._older: deque[int] | None = (
             None  # still to be read of what was there before us; None: not listed yet
@@ -342,7 +343,8 @@ class Folder:
             self.suspects.broke(self.name, wanted)
             raise
         self.suspects.passed(self.name, [uid for uid, _ in batch])
-        arrivals = [_arrival(email) for email in [*fetched, *withheld.values()]]
+        own = self._own_addresses()
+        arrivals = [_arrival(email, own) for email in [*fetched, *withheld.values()]]
         with self.database.write() as session:
             waiting = ledger.commit_batch(
                 session,
@@ -365,6 +367,12 @@ class Folder:
         self.send_hints(waiting)
         return len(waiting)
 
+    def _own_addresses(self) -> frozenset[str]:
+        if self._own is None:
+            with self.database.read() as session:
+                self._own = mailboxes.own_addresses(session)
+        return self._own
+
     def _why_not(self, uid: int, size: int | None) -> str:
         """Why this one is not fetched, or ""."""
         limit = self.settings.max_email_bytes
@@ -375,11 +383,11 @@ class Folder:
         return ""
 
 
-def _arrival(email: FetchedEmail) -> Arrival:
+def _arrival(email: FetchedEmail, own_addresses: frozenset[str]) -> Arrival:
     if email.raw is None:
         return Arrival(email)
     try:
-        return Arrival(email, parse_email(email.raw))
+        return Arrival(email, parse_email(email.raw, own_addresses=own_addresses))
     except ParseError as error:
         log.warning("UID %d cannot be parsed: %s", email.uid, error)
         return Arrival(email, problem=str(error))

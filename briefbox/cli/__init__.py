@@ -19,6 +19,7 @@ from briefbox.cli import (
     email,
     mailbox,
     models,
+    parse,
     people,
     run,
     train,
@@ -33,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (run, checks, cost, brief):
+for module in (run, checks, cost, brief, parse):
     module.register(app)
 app.add_typer(mailbox.app, name="mailbox")
 app.add_typer(email.app, name="email")

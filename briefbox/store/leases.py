@@ -35,7 +35,12 @@ def claim_free(
         token = uuid4().hex
         changed = session.exec(
             update(Mailbox)
-            .where(col(Mailbox.id) == mailbox_id, free, col(Mailbox.paused_at).is_(None))
+            .where(
+                col(Mailbox.id) == mailbox_id,
+                free,
+                col(Mailbox.paused_at).is_(None),
+                col(Mailbox.removed_at).is_(None),
+            )
             .values(lease_owner=owner, lease_token=token, lease_until=moment + timedelta(seconds=seconds))
         )
         if changed.rowcount:

@@ -106,6 +106,14 @@ def active(session: Session) -> list[Mailbox]:
     return list(session.exec(query.order_by(Mailbox.name)))
 
 
+def own_addresses(session: Session) -> frozenset[str]:
+    """Every address that is ours, of all mailboxes: mail from one of them to another is nobody's question."""
+    found: set[str] = set()
+    for row in active(session):
+        found.update(address.strip().lower() for address in (row.address, *row.addresses) if "@" in address)
+    return frozenset(found)
+
+
 def pause(session: Session, name: str, *, reason: str, actor: str) -> Mailbox:
     """Stop reading until `resume`. Raises NotFoundError, ConflictError when it is paused already."""
     row = _present(session, name)
