@@ -40,7 +40,7 @@ def status_page(request: Request, desk: TheDesk, user: SignedIn) -> Response:
             counts=conversations.counts(session),
             num_waiting=work.num_waiting(session),
             num_skipped=sum(n for kind, n in skips.num_skipped(session).items() if kind != EmailKind.OWN),
-            mailboxes=mailboxes.all_of(session),
+            mailboxes=mailboxes.active(session),
             num_letters=_num_letters(session),
             letters=_letters(session) if user.role == "admin" else [],
             processes=processes.all_of(session),

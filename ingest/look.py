@@ -141,7 +141,7 @@ def _will(
     said = [
         "IDLE: new mail is seen at once."
         if "IDLE" in capabilities
-        else f"No IDLE: looked at every {settings.idle_seconds:g} s.",
+        else f"No IDLE: looked at every {settings.poll_seconds:g} s.",
         "CONDSTORE: the server vouches for a folder that has not changed."
         if "CONDSTORE" in capabilities
         else "No CONDSTORE: a folder's counts tell whether it has changed, and it is listed afresh at least once a day.",

@@ -61,7 +61,7 @@ class RefusedError(Exception):
         """`description` may be anything that a server sends."""
         self.code = code
         self.passing = code in _PASSING
-        said = " ".join("".join(ch if ch.isprintable() else " " for ch in description).split())[:300]
+        said = _plain(description)
         super().__init__(f"{code}: {said}".rstrip(". ") if said else code)
 
 
@@ -98,8 +98,8 @@ def ask_for_device_code(client: Client) -> DeviceCode:
         said = _json(session.session.post(client.device_url, data={"scope": client.scope}, auth=who))
     try:
         return DeviceCode(
-            user_code=str(said["user_code"]),
-            address=str(said.get("verification_uri") or said["verification_url"]),
+            user_code=_plain(said["user_code"]),
+            address=_plain(said.get("verification_uri") or said["verification_url"]),
             device_code=str(said["device_code"]),
             interval=_number(said.get("interval"), 5.0),
             expires_in=_number(said.get("expires_in"), 900.0),
@@ -306,7 +306,7 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise ValueError(f"HTTP {answer.status_code} without a JSON object")
     if "error" in said:
-        raise RefusedError(str(said["error"])[:100], str(said.get("error_description", "")))
+        raise RefusedError(_plain(said["error"]), str(said.get("error_description", "")))
     if answer.status_code != 200:
         raise ValueError(f"HTTP {answer.status_code}")
     return said
@@ -326,6 +326,11 @@ def _number(value: object, default: float) -> float:
     except (TypeError, ValueError):
         return default
     return number if 0 < number < 10**9 else default
+
+
+def _plain(said: object) -> str:
+    """A provider's words as one short line that does nothing to a terminal."""
+    return " ".join("".join(ch if ch.isprintable() else " " for ch in str(said)).split())[:300]
 
 
 def _without(text: str, client: Client, *secrets: str) -> str:

@@ -81,6 +81,7 @@ def _run(client: Any, row: Mailbox, listen_port: int) -> Any:
         console.print(
             f"Open {code.address} on any device, enter the code {code.user_code} and sign in {who}.",
             markup=False,
+            soft_wrap=True,
         )
         console.print(f"Waiting for that, {code.expires_in / 60:.0f} minutes at most ...")
         return token_endpoint.wait_for_device(client, code)

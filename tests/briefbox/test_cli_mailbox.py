@@ -37,7 +37,7 @@ from ingest.poller import Poller
 from tests.conftest import commit, make_email
 from tests.flow.conftest import PASSWORD, USER, wait_for
 from tests.oauth_server import CLIENT_ID, CLIENT_SECRET, OAuthServer
-from tests.servers import Dovecot, dovecot, make_certificate
+from tests.servers import Dovecot, ScriptedIMAP, dovecot, make_certificate
 
 FIRST_UID = 101  # of a folder of the embedded server
 
@@ -266,6 +266,23 @@ def test_test_says_in_words_what_will_be_done_and_changes_nothing(
             for f in found
             if f != b"\\Recent"
         ]
+
+
+def test_a_server_without_idle_is_looked_at_at_intervals(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRIEFBOX_POLL_SECONDS", "17")
+    script = {"CAPABILITY": b"* CAPABILITY IMAP4rev1 CONDSTORE\r\nTAG OK done\r\n", "LIST": b"TAG OK done\r\n",
+              "UID SEARCH": b"* SEARCH\r\nTAG OK done\r\n"}  # fmt: skip
+    with ScriptedIMAP(script) as server:
+        code, said = here.run(
+            "add", "support", "--host", "127.0.0.1", "--port", str(server.port), "--username", "desk",
+            "--security", "none", "--password-file", here.file("x"), "--start", "all",
+        )  # fmt: skip
+    assert code == 0, said
+    assert "No IDLE: looked at every 17 s." in said
+    assert "CONDSTORE: the server vouches" in said
+    assert "Mail that is there already becomes closed conversations without a brief." in said
 
 
 # --- OAuth2

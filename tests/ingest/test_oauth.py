@@ -350,6 +350,17 @@ def test_an_application_names_itself_once_with_or_without_a_secret(
     assert (known["client_id"], known.get("client_secret", "")) == (CLIENT_ID, secret)
 
 
+def test_what_a_provider_says_does_nothing_to_the_terminal(provider: OAuthServer) -> None:
+    said = {"user_code": "A\x1b[2JB", "verification_url": "https://x.example/\r\n", "device_code": "d"}
+    provider.says = [(200, said), (400, {"error": "\x1b[31mno", "error_description": "\x07"})]
+    client = oauth.client_of(config(provider))
+    code = token_endpoint.ask_for_device_code(client)
+    assert (code.user_code, code.address) == ("A [2JB", "https://x.example/")
+    with pytest.raises(token_endpoint.RefusedError) as caught:
+        token_endpoint.ask_for_device_code(client)
+    assert str(caught.value).isprintable()
+
+
 def test_device_code_that_is_denied_or_runs_out(provider: OAuthServer) -> None:
     client = oauth.client_of(config(provider))
     code = token_endpoint.ask_for_device_code(client)
