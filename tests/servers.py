@@ -145,9 +145,10 @@ class Dovecot:
 
 
 @contextmanager
-def dovecot(folder: Path, *, introspection_url: str = "") -> Iterator[Dovecot]:
+def dovecot(folder: Path, *, introspection_url: str = "", num_users: int = 1) -> Iterator[Dovecot]:
     """Run Dovecot 2.3, as root or not; a visible skip where it is missing. The certificate lies in `folder`.
 
+    More users than one are called desk1, desk2 and so on, with the same password.
     With an introspection address it takes OAuth2 tokens, too, and asks there whose they are (RFC 7662).
     """
     if not DOVECOT.exists():
@@ -163,7 +164,7 @@ def dovecot(folder: Path, *, introspection_url: str = "") -> Iterator[Dovecot]:
         base = Path(name)
         base.chmod(0o755)
         server = Dovecot(free_port(), free_port(), certificate.ca_file, base / "dovecot.log")
-        _configure(base, server, certificate)
+        _configure(base, server, certificate, num_users)
         if introspection_url:
             _take_tokens(base, introspection_url)
         process = subprocess.Popen(
@@ -186,7 +187,7 @@ def dovecot(folder: Path, *, introspection_url: str = "") -> Iterator[Dovecot]:
                 process.stderr.close()
 
 
-def _configure(base: Path, server: Dovecot, certificate: Certificate) -> None:
+def _configure(base: Path, server: Dovecot, certificate: Certificate, num_users: int = 1) -> None:
     is_root = os.geteuid() == 0
     me = pwd.getpwuid(os.geteuid())
     # Dovecot refuses to serve mail as root, so as root it has users of its own.
@@ -199,7 +200,8 @@ def _configure(base: Path, server: Dovecot, certificate: Certificate) -> None:
     if is_root:
         shutil.chown(base / "mail", "mail", "mail")
     users = base / "users"
-    users.write_text(f"{server.user}:{{PLAIN}}{server.password}::::::\n")
+    names = [server.user, *(f"{server.user}{n}" for n in range(1, num_users))]
+    users.write_text("".join(f"{name}:{{PLAIN}}{server.password}::::::\n" for name in names))
     users.chmod(0o644)
     (base / "dovecot.conf").write_text(
         f"""
@@ -233,8 +235,13 @@ userdb {{
   driver = static
   args = uid={mail} gid={mail if is_root else group} home={base}/mail/%u
 }}
+service imap {{
+  process_limit = {num_users + 100}
+}}
 service imap-login {{
   chroot =
+  service_count = 0
+  client_limit = {num_users + 200}
   inet_listener imap {{
     port = {server.port}
   }}
@@ -245,6 +252,7 @@ service imap-login {{
 }}
 service anvil {{
   chroot =
+  client_limit = {2 * num_users + 1000}
   # Without its socket a failed sign-in does not slow down the next one.
   unix_listener anvil-auth-penalty {{
     mode = 0
