@@ -35,7 +35,7 @@ _NOTHING = {
     "svg",
 }
 _SPACE = re.compile(r"[ \t\r\n\f]+")
-_EDGES = re.compile(r"^[ \t\r\n\f]|[ \t\r\n\f]$")
+_FRONT = re.compile(r"^(https?://)?(www\.)?")
 _TRACKING = re.compile(
     r"^(utm_\w+|mc_[ce]id|fbclid|gclid|msclkid|_hs\w+|mkt_tok|trk\w*|ref_?src)$", re.IGNORECASE
 )
@@ -240,6 +240,6 @@ def shown_target(href: str, text: str) -> str:
 
 def _same(target: str, text: str) -> bool:
     def bare(value: str) -> str:
-        return re.sub(r"^(https?://)?(www\.)?", "", value.strip().lower()).rstrip("/")
+        return _FRONT.sub("", value.strip().lower()).rstrip("/")
 
     return bare(target) == bare(text)
