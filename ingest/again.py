@@ -1,15 +1,19 @@
 """The way back from a dead letter: brief it again, parse its bytes again, or fetch it again."""
 
+from collections.abc import Iterable, Iterator
+
 from briefbox.db import Database
-from briefbox.errors import NotFoundError, ParseError
+from briefbox.errors import BriefboxError, MailboxError, NotFoundError, ParseError
 from briefbox.queue import hints_for
 from briefbox.settings import Settings
 from briefbox.store import dead_letters, ledger
+from briefbox.store.handling import Handling
 from briefbox.store.mailboxes import get_by_id
 from briefbox.tables import LedgerEntry
-from ingest.mailbox import IMAPMailbox
+from briefbox.tables import Mailbox as MailboxRow
+from ingest.accounts import account_of
+from ingest.mailbox import IMAPMailbox, Mailbox
 from ingest.parse import parse_email
-from ingest.poller import account_of
 
 
 def retry(database: Database, settings: Settings, letter_id: int, *, actor: str) -> str:
@@ -17,6 +21,39 @@ def retry(database: Database, settings: Settings, letter_id: int, *, actor: str)
 
     Raises NotFoundError when there is nothing to retry, ParseError when it still cannot be parsed.
     """
+    with database.read() as session:
+        row = get_by_id(session, dead_letters.get(session, letter_id).mailbox_id)
+    [(_, outcome)] = retry_all(database, settings, row, [letter_id], actor=actor)
+    if isinstance(outcome, BriefboxError):
+        raise outcome
+    return outcome
+
+
+def retry_all(
+    database: Database, settings: Settings, row: MailboxRow, letter_ids: Iterable[int], *, actor: str
+) -> Iterator[tuple[int, str | BriefboxError]]:
+    """Try dead letters of one mailbox again, over one connection at most; each with what came of it, as it comes."""
+    mailbox: Mailbox | None = None
+    try:
+        for letter_id in letter_ids:
+            try:
+                with database.read() as session:
+                    needs_server = dead_letters.needs_server(dead_letters.get(session, letter_id))
+                if needs_server and mailbox is None:
+                    mailbox = IMAPMailbox(account_of(row, settings, database))
+                yield letter_id, _retry(database, settings, letter_id, mailbox, actor=actor)
+            except BriefboxError as error:
+                if mailbox is not None and isinstance(error, MailboxError):
+                    mailbox.close()  # the next one gets a new connection
+                yield letter_id, error
+    finally:
+        if mailbox is not None:
+            mailbox.close()
+
+
+def _retry(
+    database: Database, settings: Settings, letter_id: int, mailbox: Mailbox | None, *, actor: str
+) -> str:
     with database.read() as session:
         letter = dead_letters.get(session, letter_id)
     if letter.resolved_at is not None:
@@ -26,7 +63,7 @@ def retry(database: Database, settings: Settings, letter_id: int, *, actor: str)
             email_id = dead_letters.retry_brief(session, dead_letters.get(session, letter_id), actor=actor)
         hints_for(settings).brief([email_id] if email_id else [])
         return f"Email {email_id} waits for a brief again."
-    raw = _bytes(database, settings, letter_id)
+    raw = _bytes(database, letter_id, mailbox)
     try:
         parsed = parse_email(raw)
     except ParseError as error:
@@ -34,23 +71,30 @@ def retry(database: Database, settings: Settings, letter_id: int, *, actor: str)
             f"It still cannot be parsed: {error}. Look at its bytes with: briefbox dead-letters export {letter_id} FILE"
         ) from error
     with database.write() as session:
-        waiting = ledger.revive(session, dead_letters.get(session, letter_id), raw, parsed, actor=actor)
+        waiting = ledger.revive(
+            session,
+            dead_letters.get(session, letter_id),
+            raw,
+            parsed,
+            actor=actor,
+            handling=Handling.of(settings),
+        )
     hints_for(settings).brief(waiting)
     return (
         "It is in the queue now and waits for a brief." if waiting else "It is stored now; it needs no brief."
     )
 
 
-def _bytes(database: Database, settings: Settings, letter_id: int) -> bytes:
+def _bytes(database: Database, letter_id: int, mailbox: Mailbox | None) -> bytes:
     with database.read() as session:
         letter = dead_letters.get(session, letter_id)
         if letter.raw_id is not None:
             return ledger.raw_bytes(session, letter.raw_id)
         entry = session.get_one(LedgerEntry, letter.ledger_id)
-        row = get_by_id(session, letter.mailbox_id)
-    with IMAPMailbox(account_of(row, settings)) as mailbox:
-        status = mailbox.open_folder(entry.folder)
-        fetched = mailbox.fetch([entry.uid]) if status.uidvalidity == entry.uidvalidity else []
+    assert mailbox is not None
+    mailbox.open()
+    status = mailbox.open_folder(entry.folder)
+    fetched = mailbox.fetch([entry.uid]) if status.uidvalidity == entry.uidvalidity else []
     raw = fetched[0].raw if fetched else None
     if raw is None:
         raise NotFoundError(

@@ -12,6 +12,7 @@ from briefbox.errors import ParseError
 from briefbox.schemas import Address, EmailKind, ParsedEmail
 from ingest.addresses import addresses, ids, sent_at
 from ingest.content import Content, decoded_text, plain_text, read_content
+from ingest.headers import read_headers
 from ingest.html import visible_text
 from ingest.kind import Signs, classify
 from ingest.mime import Part, read_part
@@ -39,6 +40,14 @@ def parse_email(raw: bytes, *, own_addresses: Set[str] = frozenset()) -> ParsedE
     except (Exception, RecursionError, MemoryError) as error:
         # Whatever it is, it is this email's: it becomes a dead letter and the line goes on.
         raise ParseError(f"The email cannot be parsed: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def message_id_of(header: bytes) -> str:
+    """The Message-ID in a header block, as parse_email gives it; "" where there is none."""
+    try:
+        return next(iter(ids(read_headers(header, 0, len(header))[0], "message-id")), "")
+    except (Exception, RecursionError):
+        return ""
 
 
 def parse_body(data: bytes, *, html: bool = False) -> ParsedEmail:
@@ -94,6 +103,7 @@ def _read(root: Part, own_addresses: Set[str]) -> ParsedEmail:
         subject=subject,
         sender=sender,
         to=tuple(addresses(headers, "to")),
+        cc=tuple(addresses(headers, "cc")),
         sent_at=sent_at(headers),
         message_id=next(iter(ids(headers, "message-id")), ""),
         in_reply_to=ids(headers, "in-reply-to"),

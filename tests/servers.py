@@ -145,8 +145,11 @@ class Dovecot:
 
 
 @contextmanager
-def dovecot(folder: Path) -> Iterator[Dovecot]:
-    """Run Dovecot 2.3, as root or not; a visible skip where it is missing. The certificate lies in `folder`."""
+def dovecot(folder: Path, *, introspection_url: str = "") -> Iterator[Dovecot]:
+    """Run Dovecot 2.3, as root or not; a visible skip where it is missing. The certificate lies in `folder`.
+
+    With an introspection address it takes OAuth2 tokens, too, and asks there whose they are (RFC 7662).
+    """
     if not DOVECOT.exists():
         pytest.skip(f"{DOVECOT} is not there: apt-get install dovecot-imapd")
     version = subprocess.run(
@@ -161,6 +164,8 @@ def dovecot(folder: Path) -> Iterator[Dovecot]:
         base.chmod(0o755)
         server = Dovecot(free_port(), free_port(), certificate.ca_file, base / "dovecot.log")
         _configure(base, server, certificate)
+        if introspection_url:
+            _take_tokens(base, introspection_url)
         process = subprocess.Popen(
             [DOVECOT, "-F", "-c", base / "dovecot.conf"],
             stdin=subprocess.DEVNULL,
@@ -252,6 +257,31 @@ service stats {{
     )
 
 
+def _take_tokens(base: Path, introspection_url: str) -> None:
+    (base / "oauth2.conf").write_text(
+        f"""
+introspection_url = {introspection_url}
+introspection_mode = post
+force_introspection = yes
+username_attribute = username
+active_attribute = active
+active_value = true
+"""
+    )
+    (base / "oauth2.conf").chmod(0o644)
+    with (base / "dovecot.conf").open("a") as file:
+        file.write(
+            f"""
+auth_mechanisms = plain login xoauth2 oauthbearer
+passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {base}/oauth2.conf
+}}
+"""
+        )
+
+
 def _wait_for_greeting(server: Dovecot, process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and process.poll() is None:
@@ -275,7 +305,8 @@ class ScriptedIMAP:
     """Answers each command with the bytes given for it: for what well-behaved servers never do.
 
     Keys are the beginnings of commands ("UID FETCH"), longest first; in an answer `TAG` stands for the
-    command's tag. `None` closes the connection, and so does an answer that ends in CLOSE.
+    command's tag. `None` closes the connection, and so does an answer that ends in CLOSE. What a client says after
+    an answer that begins with "+ " counts as a command that begins with "SASL".
     """
 
     CLOSE = b"<close>"
@@ -316,16 +347,19 @@ class ScriptedIMAP:
 
     def _handle(self, connection: socketserver.StreamRequestHandler) -> None:
         connection.wfile.write(self.greeting)
-        tag = ""
+        tag, asked_for_more = "", False
         while line := connection.rfile.readline():
             command = line.decode().strip()
-            if command != "DONE":
+            if asked_for_more and command != "DONE":
+                command = f"SASL {command}".strip()
+            elif command != "DONE":
                 tag, _, command = command.partition(" ")
             self.commands.append(command)
             key = max((k for k in self.answers if command.upper().startswith(k)), key=len, default="")
             answer = self.answers.get(key, b"TAG BAD unknown\r\n")
             if answer is None:
                 return
+            asked_for_more = answer.startswith(b"+ ")
             connection.wfile.write(answer.replace(b"TAG", tag.encode()).removesuffix(self.CLOSE))
             if answer.endswith(self.CLOSE):
                 return

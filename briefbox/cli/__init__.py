@@ -9,7 +9,21 @@ import sys
 import typer
 
 from briefbox import __version__
-from briefbox.cli import adapters, brief, checks, cost, datasets, mailbox, models, parse, people, run, train
+from briefbox.cli import (
+    adapters,
+    brief,
+    checks,
+    conversation,
+    cost,
+    datasets,
+    email,
+    mailbox,
+    models,
+    parse,
+    people,
+    run,
+    train,
+)
 from briefbox.cli.output import errors
 from briefbox.errors import BriefboxError
 
@@ -23,6 +37,8 @@ app = typer.Typer(
 for module in (run, checks, cost, brief, parse):
     module.register(app)
 app.add_typer(mailbox.app, name="mailbox")
+app.add_typer(email.app, name="email")
+app.add_typer(conversation.app, name="conversation")
 app.add_typer(people.app, name="user")
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="dataset")
