@@ -101,11 +101,11 @@ def hostile_mails() -> dict[str, bytes]:
         ),
         "delivery report": _text(b"Action: failed\n\n" * 60_000, b"message/delivery-status"),
         "winmail.dat counts": _tnef(
-            b"\x01\x03\x90\x06\x00\x00\x00" + (8).to_bytes(4, "little") + b"\xff" * 8 + b"\0\0"
+            b"\x01\x03\x90\x06\x00" + (4).to_bytes(4, "little") + b"\xff" * 4 + b"\0\0"
         ),
-        "winmail.dat objects": _tnef(b"\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" * 100_000),
+        "winmail.dat objects": _tnef(b"\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" * 100_000),
         "winmail.dat values": _tnef(
-            b"\x01\x03\x90\x06\x00\x00\x00"
+            b"\x01\x03\x90\x06\x00"
             + (12).to_bytes(4, "little")
             + b"\x01\0\0\0\x03\x10\x01\x00"
             + b"\xff" * 4
