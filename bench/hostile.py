@@ -57,6 +57,13 @@ def hostile_mails() -> dict[str, bytes]:
             page,
         ),
         "nested quotes": _text(b"<blockquote type=cite>x" * 80_000, page),
+        "cells in a row": _text(b"<table><tr>" + b"<td>x" * 390_000, page),
+        "hidden siblings": _text(b"<p>" + b"<b hidden>y</b>x" * 120_000, page),
+        "small siblings": _text(b"<p style='font-size:0'>" + b"<b>y</b>x" * 200_000, page),
+        "colours in the depth": _text(b"<div>" * 190 + b"<i style=color:#111>x</i>" * 75_000, page),
+        "links in links": _text(b"<a href=x:y>" * 190 + b"<i>xxxxxxxx</i>" * 120_000, page),
+        "line breaks": _text(b"<br>" * 500_000, page),
+        "list items": _text(b"<ul>" * 100 + b"<li>x" * 390_000, page),
         "entities": _text(b"&amp;" * 400_000, page),
         "broken base64": _FROM + b"Content-Transfer-Encoding: base64\n\n" + b"=!QUJ\nD-" * 300_000,
         "broken quoted-printable": _FROM

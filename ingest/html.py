@@ -81,10 +81,12 @@ def _drop_hidden(tree: etree._Element) -> bool:
     classes, ids = _hiding_selectors(tree)
     styled = bool(tree.xpath("boolean(//style|//link)"))
     hidden = False
+    known: dict[etree._Element, str | None] = {}  # backgrounds
+    # The list keeps every element alive, so that each can be remembered by itself.
     for element in list(tree.iter(etree.Element)):
         if element.tag in {"script", "style", "template", "title"}:
             _drop(element)
-        elif _is_hidden(element, classes, ids, styled=styled) and element.getparent() is not None:
+        elif _is_hidden(element, classes, ids, known, styled=styled) and element.getparent() is not None:
             hidden = hidden or _says(*element.itertext())
             _drop(element)
         elif _size(element) == 0 and element.tag not in {"html", "body"}:
@@ -120,7 +122,14 @@ def _drop_small(top: etree._Element) -> bool:
     return hidden
 
 
-def _is_hidden(element: etree._Element, classes: set[str], ids: set[str], *, styled: bool) -> bool:
+def _is_hidden(
+    element: etree._Element,
+    classes: set[str],
+    ids: set[str],
+    known: dict[etree._Element, str | None],
+    *,
+    styled: bool,
+) -> bool:
     if element.tag in {"html", "body"}:
         return False
     style = element.get("style", "")
@@ -132,10 +141,14 @@ def _is_hidden(element: etree._Element, classes: set[str], ids: set[str], *, sty
         return True
     if element.tag == "font" and element.get("color"):
         style = f"color:{element.get('color')};{style}"
-    return bool(style) and (bool(_HIDING.search(style[:2000])) or _same_colour(element, style, styled=styled))
+    return bool(style) and (
+        bool(_HIDING.search(style[:2000])) or _same_colour(element, style, known, styled=styled)
+    )
 
 
-def _same_colour(element: etree._Element, style: str, *, styled: bool) -> bool:
+def _same_colour(
+    element: etree._Element, style: str, known: dict[etree._Element, str | None], *, styled: bool
+) -> bool:
     """Whether the text has the colour of what is certainly behind it."""
     found = _COLOUR.search(style[:2000]) if "color" in style.lower() else None
     colour = _hex(found[1]) if found else ""
@@ -143,17 +156,34 @@ def _same_colour(element: etree._Element, style: str, *, styled: bool) -> bool:
         return True
     if not colour:
         return False
-    at: etree._Element | None = element
-    while at is not None:
-        behind = _BACKGROUND.search(at.get("style", "")[:2000])
-        shown = behind[1] if behind else at.get("bgcolor", "")
-        if at.get("background") or "url(" in shown or "gradient" in shown:
-            return False
-        if shown and (known := _hex(shown)) not in {"", "none"}:
-            return _near(known, colour)
-        at = at.getparent()
+    behind = _behind(element, known)
+    if behind is None:
+        return False
     # Nothing said: mail is white, unless a stylesheet may have painted it.
-    return _near(colour, "ffffff") and not styled
+    return _near(behind, colour) if behind else _near(colour, "ffffff") and not styled
+
+
+def _behind(element: etree._Element, known: dict[etree._Element, str | None]) -> str | None:
+    """The colour behind an element; "" where nothing says it, None where it is a picture. `known` remembers."""
+    path: list[etree._Element] = []
+    at: etree._Element | None = element
+    colour: str | None = ""
+    while at is not None:
+        if at in known:
+            colour = known[at]
+            break
+        path.append(at)
+        found = _BACKGROUND.search(at.get("style", "")[:2000])
+        shown = found[1] if found else at.get("bgcolor", "")
+        if at.get("background") or "url(" in shown or "gradient" in shown:
+            colour = None
+            break
+        if shown and (painted := _hex(shown)) not in {"", "none"}:
+            colour = painted
+            break
+        at = at.getparent()
+    known.update(dict.fromkeys(path, colour))
+    return colour
 
 
 def _near(one: str, other: str) -> bool:
@@ -217,17 +247,9 @@ def _without_at_blocks(css: str) -> str:
 
 
 def _drop(element: etree._Element) -> None:
-    """Take an element out and leave the text after it where it is."""
-    parent = element.getparent()
-    if parent is None:
-        return
-    if element.tail:
-        before = element.getprevious()
-        if before is not None:
-            before.tail = (before.tail or "") + element.tail
-        else:
-            parent.text = (parent.text or "") + element.tail
-    parent.remove(element)
+    """Empty an element and leave the text after it where it is; moving that text would take time squared."""
+    element.clear(keep_tail=True)
+    element.tag = "span"
 
 
 def _mark_quotes(tree: etree._Element) -> None:

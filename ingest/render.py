@@ -21,6 +21,8 @@ _BLOCKS = {
     "tfoot", "thead", "tr",
 }  # fmt: skip
 _CELLS = {"td", "th"}
+# Between two cells of a row.
+_GAP = "  "
 _NOTHING = {
     "head",
     "script",
@@ -163,8 +165,8 @@ def _open(lines: _Lines, element: etree._Element, tag: str, lists: list[int]) ->
             lines.paragraph()
     elif tag in _BLOCKS and not (lines.prefix and not lines.line):
         lines.end_line()
-    elif tag in _CELLS and lines.line and "".join(lines.line).strip():
-        lines.line.append("  ")
+    elif tag in _CELLS and lines.line and lines.line[-1] != _GAP:
+        lines.line.append(_GAP)
         lines.blank = False
 
 
