@@ -21,6 +21,8 @@ _BLOCKS = {
     "tfoot", "thead", "tr",
 }  # fmt: skip
 _CELLS = {"td", "th"}
+# Between two cells of a row.
+_GAP = "  "
 _NOTHING = {
     "head",
     "script",
@@ -35,7 +37,7 @@ _NOTHING = {
     "svg",
 }
 _SPACE = re.compile(r"[ \t\r\n\f]+")
-_EDGES = re.compile(r"^[ \t\r\n\f]|[ \t\r\n\f]$")
+_FRONT = re.compile(r"^(https?://)?(www\.)?")
 _TRACKING = re.compile(
     r"^(utm_\w+|mc_[ce]id|fbclid|gclid|msclkid|_hs\w+|mkt_tok|trk\w*|ref_?src)$", re.IGNORECASE
 )
@@ -163,8 +165,8 @@ def _open(lines: _Lines, element: etree._Element, tag: str, lists: list[int]) ->
             lines.paragraph()
     elif tag in _BLOCKS and not (lines.prefix and not lines.line):
         lines.end_line()
-    elif tag in _CELLS and lines.line and "".join(lines.line).strip():
-        lines.line.append("  ")
+    elif tag in _CELLS and lines.line and lines.line[-1] != _GAP:
+        lines.line.append(_GAP)
         lines.blank = False
 
 
@@ -240,6 +242,6 @@ def shown_target(href: str, text: str) -> str:
 
 def _same(target: str, text: str) -> bool:
     def bare(value: str) -> str:
-        return re.sub(r"^(https?://)?(www\.)?", "", value.strip().lower()).rstrip("/")
+        return _FRONT.sub("", value.strip().lower()).rstrip("/")
 
     return bare(target) == bare(text)
