@@ -6,10 +6,12 @@ reported: it is a way to talk to the model past the reader. Quotes of mail progr
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 
 from lxml import etree
 from lxml import html as lxml_html
 
+from ingest.quote_headers import is_forward
 from ingest.render import render
 
 # Marks that survive the layout and are not in any mail's text: they are taken out of it first.
@@ -41,6 +43,10 @@ _RGB = re.compile(r"rgba?\(\s*(\d{1,3})\s*[,\s]\s*(\d{1,3})\s*[,\s]\s*(\d{1,3})\
 _NEAR = 8
 _NAMED = {"white": "ffffff", "black": "000000", "red": "ff0000", "blue": "0000ff", "green": "008000"}
 _QUOTE_CLASSES = {"gmail_quote", "protonmail_quote", "yahoo_quoted", "tutanota_quote", "zmail_extra"}
+_SIGNATURE_CLASSES = {"gmail_signature", "moz-signature", "protonmail_signature_block", "tutanota_signature"}
+_SIGNATURE_IDS = {"signature", "ms-outlook-mobile-signature", "applemailsignature"}
+_MAX_SIGNATURES = 5
+_BLANKS = " \t\r\n\u00a0\u200b\u200c\u200d\u034f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ def visible_text(source: str) -> VisibleText:
     except (etree.LxmlError, ValueError):
         return VisibleText(_without_tags(source), simplified=True)
     hidden = _drop_hidden(tree)
+    _mark_signatures(tree)
     _mark_quotes(tree)
     text, depth = render(tree)
     if depth > MAX_NESTING:
@@ -95,7 +102,7 @@ def _drop_hidden(tree: etree._Element) -> bool:
 
 
 def _says(*texts: str) -> bool:
-    return bool("".join(texts).strip(" \t\r\n\u00a0\u200b\u200c\u200d\u034f"))
+    return bool("".join(texts).strip(_BLANKS))
 
 
 def _size(element: etree._Element) -> int | None:
@@ -253,14 +260,86 @@ def _drop(element: etree._Element) -> None:
 
 
 def _mark_quotes(tree: etree._Element) -> None:
-    for quote in tree.iter("blockquote"):
-        marked = quote.get("type", "").lower() == "cite" or bool(
-            _QUOTE_CLASSES & set(quote.get("class", "").lower().split())
-        )
-        if marked:
-            quote.text = _OPEN + (quote.text or "")
-            end = etree.SubElement(quote, "div")
-            end.text = _CLOSE
+    # All that follows the first of these is marked with it; one mark for each would let the lines grow endlessly.
+    header = next((one for one in tree.iter("div") if one.get("id") == "divRplyFwdMsg"), None)
+    if header is not None:
+        _mark_rest(header)
+    for element in tree.iter(etree.Element):
+        if _is_quote(element):
+            element.text = _OPEN + (element.text or "")
+            _add_block(element, len(element), _CLOSE)
+
+
+def _is_quote(element: etree._Element) -> bool:
+    """Whether a mail program marks the element as an earlier mail; a forwarded one is none."""
+    names = set(element.get("class", "").lower().split())
+    if element.tag == "blockquote":
+        cited = element.get("type", "").lower() == "cite" or element.get("id") == "isReplyContent"
+        return cited or bool(_QUOTE_CLASSES & names)
+    if element.tag not in {"div", "span"}:
+        return False
+    # GMX and WEB.DE, Outlook for Mac, Outlook on the web, Yahoo (which prefixes its names).
+    marked = (
+        element.get("name") == "quote"
+        or element.get("id", "") in {"OLK_SRC_BODY_SECTION", "mail-editor-reference-message-container"}
+        or any(name.endswith("yahoo_quoted") for name in names)
+    )
+    return marked and not any(is_forward(text) for text in islice(element.itertext(), 10))
+
+
+def _mark_rest(header: etree._Element) -> None:
+    """Outlook on the web marks the earlier mail's header alone: all that follows it belongs to it."""
+    parent = header.getparent()
+    if parent is None:
+        return
+    header.text = _OPEN + (header.text or "")
+    _add_block(parent, len(parent), _CLOSE)
+
+
+def _mark_signatures(tree: etree._Element) -> None:
+    """Put "--" above what a mail program marks as its user's signature, where only quotes follow it."""
+    found = [element for element in tree.iter("div", "span", "pre") if _is_signature(element)]
+    for element in found[:_MAX_SIGNATURES]:
+        first = next((text.strip() for text in element.itertext() if text.strip()), "")
+        parent = element.getparent()
+        if not first or first == "--" or parent is None or not _only_quotes_follow(element):
+            continue
+        _add_block(parent, parent.index(element), "--")
+
+
+def _is_signature(element: etree._Element) -> bool:
+    names = set(element.get("class", "").lower().split())
+    return bool(_SIGNATURE_CLASSES & names) or element.get("id", "").lower() in _SIGNATURE_IDS
+
+
+def _only_quotes_follow(element: etree._Element) -> bool:
+    """Whether no words of the sender's come after the element: then all from it on may be left out."""
+    at: etree._Element | None = element
+    while at is not None and at.tag != "body":
+        if (at.tail or "").strip(_BLANKS):
+            return False
+        for sibling in at.itersiblings():
+            if (
+                sibling.get("id") in {"divRplyFwdMsg", "appendonsend"}
+                or _is_quote(sibling)
+                or _holds_intro(sibling)
+            ):
+                return True
+            if "".join(sibling.itertext()).strip(_BLANKS) or (sibling.tail or "").strip(_BLANKS):
+                return False
+        at = at.getparent()
+    return True
+
+
+def _holds_intro(element: etree._Element) -> bool:
+    names = set(element.get("class", "").lower().split())
+    return bool(names & (_QUOTE_CLASSES | {"moz-cite-prefix", "gmail_attr", "gmail_quote_container"}))
+
+
+def _add_block(parent: etree._Element, at: int, text: str) -> None:
+    block = etree.Element("div")
+    block.text = text
+    parent.insert(at, block)
 
 
 def _quote_lines(text: str) -> str:
