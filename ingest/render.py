@@ -12,6 +12,8 @@ from lxml import etree
 MAX_LINK = 80
 # Beyond so many links nobody reads where they lead.
 MAX_LINKS = 200
+# Lists are indented so many steps at most.
+MAX_INDENT = 8
 
 # Elements that stand on lines of their own, with an empty line around them, or without.
 _PARAGRAPHS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "dl", "table", "blockquote", "pre", "hr"}
@@ -79,7 +81,7 @@ class _Lines:
         if self.line or self.prefix:
             text = "".join(self.line)
             if text.strip() or force:
-                self.out.append("  " * max(self.indent - 1, 0) + self.prefix + text)
+                self.out.append("  " * min(max(self.indent - 1, 0), MAX_INDENT) + self.prefix + text)
                 self.prefix = ""
                 self.breaks = 1
             self.line = []
