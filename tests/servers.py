@@ -160,7 +160,8 @@ def dovecot(folder: Path, *, introspection_url: str = "", num_users: int = 1) ->
         pytest.skip(f"Dovecot {version} speaks another configuration language than 2.3")
     certificate = make_certificate(folder / "dovecot-certificate")
     # Its sockets' paths must fit into 107 bytes, and its users must reach them: not in pytest's own folders.
-    with TemporaryDirectory(prefix="bbdc", dir="/tmp") as name:
+    # Its children may outlive it by a moment and write once more.
+    with TemporaryDirectory(prefix="bbdc", dir="/tmp", ignore_cleanup_errors=True) as name:
         base = Path(name)
         base.chmod(0o755)
         server = Dovecot(free_port(), free_port(), certificate.ca_file, base / "dovecot.log")
