@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     )
     max_email_bytes: Annotated[int, Field(ge=10_000)] = Field(
         default=25_000_000,
-        description="Larger emails become a dead letter with the reason instead of being fetched.",
+        description="Of larger emails only structure, headers and texts are fetched; attachments stay on the mail server, and the email says so.",
     )
     mailbox_lease_seconds: Annotated[float, Field(ge=2, le=3600)] = Field(
         default=30,

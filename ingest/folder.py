@@ -30,6 +30,11 @@ SendHints = Callable[[list[int]], object]
 # A server may break the connection on one particular mail. It is then fetched alone, and after this
 # many breaks it is a dead letter (with a retry), so that it does not stand before all later mail for ever.
 MAX_BREAKS = 4
+# After so many it is asked for in part: a server may send far more than the size that it stated.
+BREAKS_BEFORE_PART = 2
+# Where attachments stay on the server, mail up to this size is fetched whole all the same: its attachments are
+# smaller than what asking for its structure costs.
+SMALL_EMAIL = 100_000
 
 
 class Suspects:
@@ -51,6 +56,10 @@ class Suspects:
         """These were fetched well."""
         for uid in uids:
             self._breaks.pop((folder, uid), None)
+
+    def is_hard(self, folder: str, uid: int) -> bool:
+        """Whether the connection broke so often on this one alone that only a part of it is asked for."""
+        return self._breaks.get((folder, uid), 0) >= BREAKS_BEFORE_PART
 
     def is_condemned(self, folder: str, uid: int) -> bool:
         """Whether the connection broke too often on this one alone."""
@@ -138,16 +147,17 @@ class Folder:
         withheld = {
             uid: FetchedEmail(uid, None, size, problem=why)
             for uid, size in batch
-            if (why := self._why_not(uid, size))
+            if (why := self._why_not(uid))
         }
-        wanted = [uid for uid, _ in batch if uid not in withheld]
+        partial = self._partial(mailbox, [(uid, size) for uid, size in batch if uid not in withheld])
+        wanted = [uid for uid, _ in batch if uid not in withheld and uid not in partial]
         try:
             fetched = mailbox.fetch(wanted)
         except MailboxError:
             self.suspects.broke(self.name, wanted)
             raise
         self.suspects.passed(self.name, [uid for uid, _ in batch])
-        arrivals = [_arrival(email) for email in [*fetched, *withheld.values()]]
+        arrivals = [_arrival(email) for email in [*fetched, *partial.values(), *withheld.values()]]
         with self.database.write() as session:
             waiting = ledger.commit_batch(
                 session,
@@ -163,11 +173,23 @@ class Folder:
         self.send_hints(waiting)
         return len(waiting)
 
-    def _why_not(self, uid: int, size: int | None) -> str:
+    def _partial(self, mailbox: Mailbox, batch: Sequence[tuple[int, int | None]]) -> dict[int, FetchedEmail]:
+        """Those whose attachments stay on the server: too large, or the admin wants it so."""
+        with self.database.read() as session:
+            by_reference = mailboxes.get_by_id(session, self.lease.mailbox_id).attachments == "reference"
+        most = min(self.settings.max_email_bytes, SMALL_EMAIL if by_reference else 2**63)
+        found: dict[int, FetchedEmail] = {}
+        for uid, size in batch:
+            if (size or 0) > most or self.suspects.is_hard(self.name, uid):
+                try:
+                    found[uid] = mailbox.fetch_partial(uid)
+                except MailboxError:
+                    self.suspects.broke(self.name, [uid])
+                    raise
+        return found
+
+    def _why_not(self, uid: int) -> str:
         """Why this one is not fetched, or ""."""
-        limit = self.settings.max_email_bytes
-        if size and size > limit:
-            return f"not fetched: the server states {size} bytes and BRIEFBOX_MAX_EMAIL_BYTES is {limit}"
         if self.suspects.is_condemned(self.name, uid):
             return f"not fetched: the connection broke {MAX_BREAKS} times when it was fetched alone"
         return ""
@@ -177,7 +199,7 @@ def _arrival(email: FetchedEmail) -> Arrival:
     if email.raw is None:
         return Arrival(email)
     try:
-        return Arrival(email, parse_email(email.raw))
+        return Arrival(email, parse_email(email.raw, email.left))
     except ParseError as error:
         log.warning("UID %d cannot be parsed: %s", email.uid, error)
         return Arrival(email, problem=str(error))

@@ -10,7 +10,7 @@ import binascii
 import mimetypes
 import quopri
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -20,7 +20,7 @@ from email.utils import parsedate_to_datetime
 from hashlib import sha256
 
 from briefbox.errors import ParseError
-from briefbox.schemas import Address, Attachment, ParsedEmail
+from briefbox.schemas import Address, Attachment, LeftOnServer, ParsedEmail
 from ingest.charset import decode
 from ingest.html import MAX_HTML, visible_text
 from ingest.kind import classify
@@ -75,13 +75,17 @@ _LOOSE_JOINERS = re.compile(r"(?<![^\s])[\u200c\u200d]+|[\u200c\u200d]+(?![^\s\u
 _TAGS = re.compile("[\U000e0020-\U000e007f]")
 
 
-def parse_email(raw: bytes) -> ParsedEmail:
-    """Read an email. Raises ParseError with the reason; nothing else."""
+def parse_email(raw: bytes, left: LeftOnServer | None = None) -> ParsedEmail:
+    """Read an email. Raises ParseError with the reason; nothing else.
+
+    `left` tells which parts of it stayed on the server: it comes from whoever fetched it, never from the bytes.
+    """
     if not raw.strip():
         raise ParseError(f"The email is empty ({len(raw)} bytes).")
     try:
         _check_limits(raw)
-        return _read(BytesParser(policy=compat32).parsebytes(raw))
+        message = BytesParser(policy=compat32).parsebytes(raw)
+        return _read(message, _Body(left=left, places=sections(message) if left else {}))
     except ParseError:
         raise
     except (Exception, RecursionError, MemoryError) as error:
@@ -156,14 +160,24 @@ class _Body:
     warnings: list[str] = field(default_factory=list)
     hidden: bool = False
     num_parts: int = 0
+    files: list["Message[str, str]"] = field(default_factory=list)  # the parts of `attachments`
+    left: LeftOnServer | None = None
+    places: Mapping[int, str] = field(default_factory=dict)  # IMAP section of each part, by its id()
+
+    def size_left(self, part: "Message[str, str]") -> int | None:
+        """How large a part is that stayed on the server; None when it did not."""
+        return self.left.sizes.get(self.places.get(id(part), "")) if self.left else None
+
+    def is_cut(self, part: "Message[str, str]") -> bool:
+        """Whether only the beginning of this text was fetched."""
+        return self.left is not None and self.places.get(id(part)) in self.left.cut
 
     def warn(self, warning: str) -> None:
         if warning not in self.warnings:
             self.warnings.append(warning)
 
 
-def _read(message: "Message[str, str]") -> ParsedEmail:
-    body = _Body()
+def _read(message: "Message[str, str]", body: _Body) -> ParsedEmail:
     headers = _headers(message, body)
     _walk(message, body, depth=0)
     text = _clean_text("\n\n".join(text for text in body.texts if text.strip()), body)
@@ -179,6 +193,8 @@ def _read(message: "Message[str, str]") -> ParsedEmail:
     senders = _addresses(message, "from") or _addresses(message, "sender")
     if not senders or "@" not in senders[0].address:
         body.warn("no sender address")
+    if body.left is not None:
+        _say_what_stayed(body.left, body)
     return ParsedEmail(
         subject=subject,
         sender=senders[0] if senders else Address(),
@@ -195,6 +211,33 @@ def _read(message: "Message[str, str]") -> ParsedEmail:
         hidden_text=body.hidden,
         warnings=tuple(body.warnings),
     )
+
+
+def _say_what_stayed(left: LeftOnServer, body: _Body) -> None:
+    if set(left.sizes) - set(left.cut) or any(attachment.section for attachment in body.attachments):
+        body.warn("attachments stayed on the mail server")
+    if left.first_bytes:
+        body.warn(
+            f"only the first {left.first_bytes:,} bytes were fetched; the rest, with any attachments in it, stayed on the mail server"
+        )
+
+
+def sections(message: "Message[str, str]") -> dict[int, str]:
+    """The IMAP section (RFC 3501, 6.4.5) of each part outside attached mails, by id(part).
+
+    An email that is no multipart has one part, which is called TEXT here.
+    """
+    found = {id(message): "TEXT"}
+    todo = [(message, "")]
+    while todo:
+        part, within = todo.pop()
+        if part.get_content_maintype() != "multipart" or not part.is_multipart():
+            continue
+        for number, child in enumerate(part.get_payload(), 1):
+            if isinstance(child, Message):
+                found[id(child)] = section = f"{within}.{number}".lstrip(".")
+                todo.append((child, section))
+    return found
 
 
 # --- headers
@@ -411,11 +454,12 @@ def _alternative(children: list["Message[str, str]"], body: _Body, *, depth: int
     """The same in several forms: plain text unless it says nothing, else HTML, else what there is."""
     tried: list[tuple[str, _Body]] = []
     for child in children:
-        one = _Body(num_parts=body.num_parts)
+        one = _Body(num_parts=body.num_parts, left=body.left, places=body.places)
         _walk(child, one, depth=depth + 1)
         body.num_parts = one.num_parts
         tried.append((child.get_content_type(), one))
         body.attachments += one.attachments
+        body.files += one.files
         body.calendars += one.calendars
         body.dsn_actions += one.dsn_actions
         body.hidden = body.hidden or one.hidden
@@ -484,7 +528,14 @@ def _attach(part: "Message[str, str]", kind: str, name: str, body: _Body) -> Non
         size = 0  # A part that cannot be written out again is still listed.
     if not name:
         name = f"attachment-{len(body.attachments) + 1}{mimetypes.guess_extension(kind) or ''}"
-    body.attachments.append(Attachment(name=name, type=_one_line(kind)[:100], size=size))
+    stayed = body.size_left(part)
+    section = "" if stayed is None else body.places[id(part)]
+    body.attachments.append(
+        Attachment(
+            name=name, type=_one_line(kind)[:100], size=size if stayed is None else stayed, section=section
+        )
+    )
+    body.files.append(part)
 
 
 def _payload(part: "Message[str, str]") -> bytes:
@@ -514,6 +565,10 @@ def _base64(data: bytes) -> bytes:
 
 def _text(part: "Message[str, str]", body: _Body) -> str:
     data = _payload(part)
+    if body.is_cut(part):
+        # Not in the middle of a character, which would make all of it look like another charset.
+        data = data[: max(data.rfind(b"\n"), data.rfind(b" "), data.rfind(b">")) + 1] or data
+        body.warn("text cut")
     charset = _parameter(part, "charset")
     if not charset and part.get_content_type() == "text/html":
         found = re.search(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w-]{1,40})""", data[:2048], re.I)

@@ -50,6 +50,7 @@ def account_of(row: MailboxRow, settings: Settings) -> Account:
         security=row.security,  # type: ignore[arg-type]  # the column holds one of the three words
         ca_file=Path(row.ca_file) if row.ca_file else None,
         timeout=settings.imap_timeout_seconds,
+        max_email_bytes=settings.max_email_bytes,
     )
 
 

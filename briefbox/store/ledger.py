@@ -17,7 +17,7 @@ from hashlib import sha256
 from sqlmodel import Session, col, func, select, update
 
 from briefbox.db import now
-from briefbox.schemas import EmailKind, FetchedEmail, LedgerState, ParsedEmail, WorkState
+from briefbox.schemas import EmailKind, FetchedEmail, LedgerState, LeftOnServer, ParsedEmail, WorkState
 from briefbox.store import dead_letters, mailboxes, threads
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry, RawEmail
@@ -148,7 +148,15 @@ def commit_batch(
     return [email.id for email in emails if email.work_state == WorkState.WAITING]
 
 
-def revive(session: Session, letter: DeadLetter, raw: bytes, parsed: ParsedEmail, *, actor: str) -> list[int]:
+def revive(
+    session: Session,
+    letter: DeadLetter,
+    raw: bytes,
+    parsed: ParsedEmail,
+    *,
+    actor: str,
+    left: LeftOnServer | None = None,
+) -> list[int]:
     """Give a dead letter of the fetch or parse stage its place after all. Returns the emails that wait for a brief."""
     entry = session.get_one(LedgerEntry, letter.ledger_id)
     digest, moment = sha256(raw).hexdigest(), now(session)
@@ -156,7 +164,7 @@ def revive(session: Session, letter: DeadLetter, raw: bytes, parsed: ParsedEmail
     if email is not None:
         entry.state, entry.reason = _SIGHTING
     else:
-        arrival = Arrival(FetchedEmail(entry.uid, raw, internal_date=entry.internal_date), parsed)
+        arrival = Arrival(FetchedEmail(entry.uid, raw, internal_date=entry.internal_date, left=left), parsed)
         email = _store_emails(session, entry.mailbox_id, [arrival], {entry.uid: digest}, moment)[digest]
         entry.state, entry.reason = _end_of(email)
     entry.email_id = email.id
@@ -180,6 +188,12 @@ def raw_bytes(session: Session, raw_id: int) -> bytes:
     return zlib.decompress(row.data)
 
 
+def left_on_server(session: Session, raw_id: int) -> LeftOnServer | None:
+    """What of these bytes' email stayed on the server; None where nothing did. For parse_email."""
+    left = session.get_one(RawEmail, raw_id).left
+    return LeftOnServer.model_validate(left) if left else None
+
+
 # --- one arrival
 
 
@@ -200,7 +214,7 @@ def _held(session: Session, mailbox_id: int, digests: Iterable[str]) -> dict[str
 
 def _entry(cursor: FolderCursor, arrival: Arrival, moment: datetime) -> LedgerEntry:
     fetched = arrival.fetched
-    size = len(fetched.raw) if fetched.raw is not None else fetched.size
+    size = len(fetched.raw) if fetched.raw is not None and fetched.left is None else fetched.size
     return LedgerEntry(
         mailbox_id=cursor.mailbox_id,
         folder=cursor.folder,
@@ -290,5 +304,10 @@ def _email(mailbox_id: int, arrival: Arrival, raw: RawEmail, moment: datetime) -
 
 
 def _raw(arrival: Arrival, digest: str) -> RawEmail:
-    raw = arrival.fetched.raw or b""
-    return RawEmail(sha256=digest, size=len(raw), data=zlib.compress(raw, COMPRESSION_LEVEL))
+    raw, left = arrival.fetched.raw or b"", arrival.fetched.left
+    return RawEmail(
+        sha256=digest,
+        size=len(raw),
+        data=zlib.compress(raw, COMPRESSION_LEVEL),
+        left=left.model_dump(mode="json") if left else {},
+    )
