@@ -22,6 +22,7 @@ from briefbox.store.mailboxes import MailboxLease
 from briefbox.tables import FolderCursor
 from ingest.mailbox import Mailbox
 from ingest.parse import parse_email
+from ingest.partial import most_whole
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,6 @@ SendHints = Callable[[list[int]], object]
 MAX_BREAKS = 4
 # After so many it is asked for in part: a server may send far more than the size that it stated.
 BREAKS_BEFORE_PART = 2
-# Where attachments stay on the server, mail up to this size is fetched whole all the same: its attachments are
-# smaller than what asking for its structure costs.
-SMALL_EMAIL = 100_000
 
 
 class Suspects:
@@ -176,8 +174,8 @@ class Folder:
     def _partial(self, mailbox: Mailbox, batch: Sequence[tuple[int, int | None]]) -> dict[int, FetchedEmail]:
         """Those whose attachments stay on the server: too large, or the admin wants it so."""
         with self.database.read() as session:
-            by_reference = mailboxes.get_by_id(session, self.lease.mailbox_id).attachments == "reference"
-        most = min(self.settings.max_email_bytes, SMALL_EMAIL if by_reference else 2**63)
+            row = mailboxes.get_by_id(session, self.lease.mailbox_id)
+        most = most_whole(self.settings, row.attachments)
         found: dict[int, FetchedEmail] = {}
         for uid, size in batch:
             if (size or 0) > most or self.suspects.is_hard(self.name, uid):

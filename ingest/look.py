@@ -11,8 +11,9 @@ from briefbox.settings import Settings
 from briefbox.store import ledger
 from briefbox.tables import FolderCursor
 from briefbox.tables import Mailbox as MailboxRow
-from ingest.mailbox import IMAPMailbox, Mailbox
+from ingest.mailbox import IMAPMailbox, Mailbox, fetch_one
 from ingest.parse import parse_email
+from ingest.partial import SMALL_EMAIL
 from ingest.poller import DEFAULT_FOLDER, account_of
 
 NUM_NEWEST = 5
@@ -88,7 +89,8 @@ def _compare_folder(database: Database, row: MailboxRow, mailbox: Mailbox, name:
 
 def _newest(mailbox: Mailbox) -> list[dict[str, Any]]:
     newest = []
-    for email in reversed(mailbox.fetch(mailbox.uids_above(0)[-NUM_NEWEST:])):
+    for uid in reversed(mailbox.uids_above(0)[-NUM_NEWEST:]):
+        email = fetch_one(mailbox, uid, SMALL_EMAIL)
         if email.raw is None:
             continue
         try:

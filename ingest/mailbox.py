@@ -34,6 +34,7 @@ from briefbox.errors import (
 from briefbox.schemas import FetchedEmail, FolderStatus
 from ingest.literal import bound_literals
 from ingest.partial import fetch_in_part
+from ingest.pieces import read_part
 
 # imaplib refuses lines over 1,000,000 bytes, and the answer to UID SEARCH is one line: about 90,000 UIDs.
 # The limit is a module global (an attribute of the connection has no effect), so it is raised for the
@@ -124,6 +125,13 @@ class Mailbox(Protocol):
 
     def wait(self, timeout: float) -> None:
         """Return when the folder may have changed, and after `timeout` seconds at the latest."""
+
+
+def fetch_one(mailbox: Mailbox, uid: int, most: int) -> FetchedEmail:
+    """One email of the open folder: whole when the server states at most `most` bytes, else in part."""
+    if mailbox.sizes([uid]).get(uid, 0) > most:
+        return mailbox.fetch_partial(uid)
+    return mailbox.fetch([uid])[0]
 
 
 class IMAPMailbox:
@@ -448,6 +456,11 @@ class IMAPMailbox:
             internal_date=_utc(facts.get(b"INTERNALDATE")),
             left=found[1],
         )
+
+    def part(self, uid: int, section: str) -> Iterator[bytes]:
+        """The decoded bytes of one part, in pieces of about a megabyte, as it is in Attachment.section."""
+        size = self.sizes([uid]).get(uid, 0)
+        return read_part(lambda items: self._of_one(uid, items), section, most=size + size // 10 + 1_000_000)
 
     def _of_one(self, uid: int, items: list[str]) -> dict[bytes, Any]:
         """These items of one email; {} when the server refuses them or its answer cannot be understood."""

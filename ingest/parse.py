@@ -10,7 +10,7 @@ import binascii
 import mimetypes
 import quopri
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -93,6 +93,27 @@ def parse_email(raw: bytes, left: LeftOnServer | None = None) -> ParsedEmail:
         raise ParseError(f"The email cannot be parsed: {type(error).__name__}: {str(error)[:200]}") from error
 
 
+def attachment_bytes(
+    raw: bytes, attachments: Sequence[Attachment], number: int, left: LeftOnServer | None = None
+) -> bytes:
+    """The decoded bytes of `attachments[number]`, of those that parse_email lists of `raw`. Raises ParseError."""
+    message = BytesParser(policy=compat32).parsebytes(raw)
+    body = _Body(left=left, places=sections(message) if left else {})
+    _walk(message, body, depth=0)
+    wanted = attachments[number]
+    parts = [part for attachment, part in body.files if attachment == wanted]
+    nth = attachments[:number].count(wanted)
+    if nth >= len(parts):
+        raise ParseError(
+            f"{wanted.name!r} is no part of its own in the email, so it cannot be taken out of it."
+        )
+    part = parts[nth]
+    inner = part.get_payload()
+    if part.is_multipart() and isinstance(inner, list):
+        return b"".join(one.as_bytes() for one in inner if isinstance(one, Message))
+    return _payload(part)
+
+
 # --- limits
 
 
@@ -160,7 +181,7 @@ class _Body:
     warnings: list[str] = field(default_factory=list)
     hidden: bool = False
     num_parts: int = 0
-    files: list["Message[str, str]"] = field(default_factory=list)  # the parts of `attachments`
+    files: list[tuple[Attachment, "Message[str, str]"]] = field(default_factory=list)  # and their parts
     left: LeftOnServer | None = None
     places: Mapping[int, str] = field(default_factory=dict)  # IMAP section of each part, by its id()
 
@@ -535,7 +556,7 @@ def _attach(part: "Message[str, str]", kind: str, name: str, body: _Body) -> Non
             name=name, type=_one_line(kind)[:100], size=size if stayed is None else stayed, section=section
         )
     )
-    body.files.append(part)
+    body.files.append((body.attachments[-1], part))
 
 
 def _payload(part: "Message[str, str]") -> bytes:

@@ -20,12 +20,16 @@ from email.policy import compat32
 from typing import Any
 
 from briefbox.schemas import LeftOnServer
+from briefbox.settings import Settings
 from ingest.html import MAX_HTML
 from ingest.parse import MAX_DEPTH, MAX_PARAMETERS, MAX_PARTS
 
 # FETCH of these items of one email; {} when the server gives nothing that can be used.
 Ask = Callable[[list[str]], dict[bytes, Any]]
 
+# Where attachments stay on the server, mail up to this size is fetched whole all the same: its attachments are
+# smaller than what asking for its structure costs.
+SMALL_EMAIL = 100_000
 # As much of a text as the parser keeps: base64 makes 78 octets of 57 bytes.
 MAX_TEXT_OCTETS = MAX_HTML * 78 // 57 + 100_000
 # Of all texts of one email together.
@@ -94,6 +98,13 @@ class _Part:
             yield from child.all()
 
 
+def most_whole(settings: Settings, attachments: str) -> int:
+    """Up to which size an email is fetched whole. `attachments` is the mailbox's choice, keep or reference."""
+    return (
+        min(settings.max_email_bytes, SMALL_EMAIL) if attachments == "reference" else settings.max_email_bytes
+    )
+
+
 def fetch_in_part(ask: Ask) -> tuple[bytes, LeftOnServer | None] | None:
     """The email without its attachments, and what stayed; None there when nothing had to, None at all when the
     server gives nothing of it."""
@@ -113,14 +124,14 @@ def fetch_in_part(ask: Ask) -> tuple[bytes, LeftOnServer | None] | None:
 
 def _whole(ask: Ask) -> bytes | None:
     """There is nothing to leave, so the bytes are taken as they are, unless there are far more than the parts have."""
-    raw = _value(ask([f"BODY.PEEK[]<0.{MAX_OCTETS}>"]), "")
+    raw = value(ask([f"BODY.PEEK[]<0.{MAX_OCTETS}>"]), "")
     return raw if raw and len(raw) < MAX_OCTETS else None
 
 
 def _first_bytes(ask: Ask) -> tuple[bytes, LeftOnServer | None] | None:
     for _ in range(2):
         # A server that does not know partial answers gives more.
-        raw = (_value(ask([f"BODY.PEEK[]<0.{FIRST_BYTES}>"]), "") or b"")[:FIRST_BYTES]
+        raw = (value(ask([f"BODY.PEEK[]<0.{FIRST_BYTES}>"]), "") or b"")[:FIRST_BYTES]
         if len(raw) == FIRST_BYTES:
             raw = raw[: raw.rfind(b"\n") + 1] or raw
             return raw, LeftOnServer(first_bytes=len(raw))
@@ -189,18 +200,18 @@ def _fetch_headers(ask: Ask, root: _Part) -> None:
     parts = list(root.all())
     answer = _in_lines(ask, ["BODY.PEEK[HEADER]", *(f"BODY.PEEK[{part.section}.MIME]" for part in parts[1:])])
     for part in parts:
-        header = _value(answer, f"{part.section}.MIME" if part.section else "HEADER")
+        header = value(answer, f"{part.section}.MIME" if part.section else "HEADER")
         if header is None and not part.section:
             raise _OddError
         part.header = part.described if header is None else header.strip(b"\r\n")
-        part.fields = _fields(part.header)
+        part.fields = content_fields(part.header)
         if part.fields["content-type"] is not None:
             part.type = part.fields.get_content_type()
         if (part.children is not None) != part.type.startswith("multipart/"):
             raise _OddError
 
 
-def _fields(header: bytes) -> "Message[str, str]":
+def content_fields(header: bytes) -> "Message[str, str]":
     """The Content-* headers. Python's parser is quadratic in long ones, so these are odd too."""
     found = _FIELD.findall(_BLANK_LINE.split(header, maxsplit=1)[0] + b"\n")
     if any(len(one) > MAX_PARAMETERS for one in found):
@@ -220,7 +231,7 @@ def _in_lines(ask: Ask, items: Sequence[str]) -> dict[bytes, Any]:
     return answer | ask(line) if line else answer
 
 
-def _value(answer: dict[bytes, Any], section: str) -> bytes | None:
+def value(answer: dict[bytes, Any], section: str) -> bytes | None:
     """A body or header; its key ends in <0> when a part of it was asked for, or in whatever the server likes."""
     for key, value in answer.items():
         if key.upper().startswith(f"BODY[{section}]".upper().encode()):
@@ -275,11 +286,11 @@ def _fetch_bodies(ask: Ask, root: _Part) -> None:
     items = [f"BODY.PEEK[{part.place}]<0.{MAX_TEXT_OCTETS}>" for part in wanted]
     answer = _in_lines(ask, [*items, *(_inner_header(part) for part in mails)])
     for part in wanted:
-        body = _value(answer, part.place)
+        body = value(answer, part.place)
         if not body and part.octets:
             # Some servers know no partial answers, or omit something once.
             up_to = f"<0.{MAX_TEXT_OCTETS}>" if part.is_cut else ""
-            body = _value(ask([f"BODY.PEEK[{part.place}]{up_to}"]), part.place)
+            body = value(ask([f"BODY.PEEK[{part.place}]{up_to}"]), part.place)
             # Some count the part's headers too, so an empty text is not always stated as one.
             if body is None or (not body and abs(part.octets - len(part.header) - 4) > 4):
                 raise _OddError
@@ -287,7 +298,7 @@ def _fetch_bodies(ask: Ask, root: _Part) -> None:
         # The size is a hint: a longer text is cut as well.
         part.is_cut = part.is_cut or len(part.body) == MAX_TEXT_OCTETS
     for part in mails:
-        inner = _value(answer, "TEXT" if not part.section else f"{part.section}.HEADER") or b""
+        inner = value(answer, "TEXT" if not part.section else f"{part.section}.HEADER") or b""
         part.body = _BLANK_LINE.split(inner[:MAX_INNER_HEADER], maxsplit=1)[0].strip(b"\r\n") + b"\r\n\r\n"
 
 

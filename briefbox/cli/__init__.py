@@ -9,7 +9,19 @@ import sys
 import typer
 
 from briefbox import __version__
-from briefbox.cli import adapters, brief, checks, cost, datasets, mailbox, models, people, run, train
+from briefbox.cli import (
+    adapters,
+    attachment,
+    brief,
+    checks,
+    cost,
+    datasets,
+    mailbox,
+    models,
+    people,
+    run,
+    train,
+)
 from briefbox.cli.output import errors
 from briefbox.errors import BriefboxError
 
@@ -20,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (run, checks, cost, brief):
+for module in (run, checks, cost, brief, attachment):
     module.register(app)
 app.add_typer(mailbox.app, name="mailbox")
 app.add_typer(people.app, name="user")

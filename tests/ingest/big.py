@@ -23,6 +23,11 @@ def mail(subject: str, text: str = "Please look at the attached files.\n\n-- \nV
 
 
 def wire(message: EmailMessage) -> bytes:
+    """As it goes over the line, the same bytes each time."""
+    for number, part in enumerate(
+        part for part in message.walk() if part.get_content_maintype() == "multipart"
+    ):
+        part.set_boundary(f"=_part{number}=")
     return message.as_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
