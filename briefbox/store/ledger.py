@@ -18,13 +18,17 @@ from sqlmodel import Session, col, func, select, update
 
 from briefbox.db import now
 from briefbox.schemas import EmailKind, FetchedEmail, LedgerState, LeftOnServer, ParsedEmail, WorkState
-from briefbox.store import dead_letters, mailboxes, threads
+from briefbox.store import dead_letters, forms, mailboxes, threads
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry, RawEmail
 
 # Level 1 already halves mail, and compression is on the path of every commit.
 COMPRESSION_LEVEL = 1
 _SIGHTING = (LedgerState.SIGHTING, "the same bytes are already held")
+_OTHER_FORM = (
+    LedgerState.SIGHTING,
+    "the same email is already held (its Message-ID, date and size), once whole and once in part",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,8 @@ def commit_batch(
     fresh = [a for a in sorted(arrivals, key=lambda a: a.fetched.uid) if a.fetched.uid not in known]
     hashes = {a.fetched.uid: sha256(a.fetched.raw).hexdigest() for a in fresh if a.fetched.raw is not None}
     held = _held(session, cursor.mailbox_id, hashes.values())
+    unknown = [a for a in fresh if hashes.get(a.fetched.uid) not in held]
+    held |= forms.held_in_another_form(session, cursor.mailbox_id, unknown, hashes)
 
     # Rows go out in a few large INSERTs: one by one they cost more than parsing and compressing the mail.
     entries = {a.fetched.uid: _entry(cursor, a, moment) for a in fresh}
@@ -130,8 +136,10 @@ def commit_batch(
         entry.state, entry.reason = _end_of(email)
     for arrival in sightings:
         entry = entries[arrival.fetched.uid]
-        entry.email_id = held[hashes[arrival.fetched.uid]].id
-        entry.state, entry.reason = _SIGHTING
+        email = held[hashes[arrival.fetched.uid]]
+        entry.email_id = email.id
+        is_equal = email.sha256 == hashes[arrival.fetched.uid]
+        entry.state, entry.reason = _SIGHTING if is_equal else _OTHER_FORM
     for arrival in refused:
         entry = entries[arrival.fetched.uid]
         entry.state, entry.reason = _why_refused(arrival)
@@ -214,7 +222,6 @@ def _held(session: Session, mailbox_id: int, digests: Iterable[str]) -> dict[str
 
 def _entry(cursor: FolderCursor, arrival: Arrival, moment: datetime) -> LedgerEntry:
     fetched = arrival.fetched
-    size = len(fetched.raw) if fetched.raw is not None and fetched.left is None else fetched.size
     return LedgerEntry(
         mailbox_id=cursor.mailbox_id,
         folder=cursor.folder,
@@ -222,7 +229,7 @@ def _entry(cursor: FolderCursor, arrival: Arrival, moment: datetime) -> LedgerEn
         generation=cursor.generation,
         uid=fetched.uid,
         state=LedgerState.QUEUED,
-        size=size,
+        size=forms.size_of(fetched),
         internal_date=fetched.internal_date,
         seen_at=moment,
     )

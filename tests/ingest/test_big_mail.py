@@ -1,6 +1,7 @@
 """Big mail from a real server into the ledger, both choices about attachments, and one of them as a file."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -57,12 +58,13 @@ class Inbox:
         with database.read() as session:
             self.account = account_of(mailboxes.get_by_id(session, row.id), self.settings)
 
-    def by_reference(self) -> None:
+    def by_reference(self, choice: str = "reference") -> None:
         with self.database.write() as session:
-            session.get_one(MailboxRow, self.row.id).attachments = "reference"
+            session.get_one(MailboxRow, self.row.id).attachments = choice
 
     def deliver(self, *raws: bytes) -> None:
-        self.server.append(*raws, folder=self.folder)
+        if raws:
+            self.server.append(*raws, folder=self.folder)
         with self.database.write() as session:
             lease = mailboxes.claim(session, self.row.id, owner="test", seconds=60)
         assert lease is not None
@@ -130,6 +132,25 @@ def test_the_same_big_mail_twice_is_a_sighting(inbox: Inbox, by_reference: bool)
     inbox.deliver(big.attached(999_999), big.nested(), big.nested())
     # One of another size is another mail, though all that was fetched of it reads the same.
     assert inbox.states() == ["queued", "sighting", "queued", "queued", "sighting"]
+
+
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_a_changed_choice_makes_no_second_email_of_the_same_mail(inbox: Inbox, whole_first: bool) -> None:
+    when = datetime(2026, 11, 23, 10, tzinfo=UTC)
+    for by_reference in (not whole_first, whole_first):
+        inbox.by_reference("reference" if by_reference else "keep")
+        with inbox.server.client() as client:  # as after a move, or a folder that was rebuilt
+            client.append(inbox.folder, MIDDLE, msg_time=when)
+        inbox.deliver()
+    assert inbox.states() == ["queued", "sighting"]
+    with inbox.database.read() as session:
+        assert "Message-ID, date and size" in session.exec(select(LedgerEntry.reason)).all()[-1]
+    inbox.deliver(MIDDLE)  # at another time, or of another size: better twice than lost
+    other = MIDDLE.replace(b"the bell is broken", b"the bell is stolen")
+    with inbox.server.client() as client:
+        client.append(inbox.folder, other + b"x", msg_time=when)
+    inbox.deliver()
+    assert inbox.states()[2:] == ["queued", "queued"]
 
 
 def test_what_stayed_is_known_when_the_bytes_are_read_again(inbox: Inbox) -> None:
