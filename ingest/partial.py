@@ -57,7 +57,9 @@ _WRAPPED = {
     "application/pkcs7-mime",
     "application/x-pkcs7-mime",
 }
-_SIGNATURES = {"application/pgp-signature", "application/pgp-encrypted"} | {
+_SIGNATURES = {
+    "application/pgp-signature",
+    "application/pgp-encrypted",
     "application/pkcs7-signature",
     "application/x-pkcs7-signature",
 }
@@ -106,8 +108,10 @@ def most_whole(settings: Settings, attachments: str) -> int:
 
 
 def fetch_in_part(ask: Ask) -> tuple[bytes, LeftOnServer | None] | None:
-    """The email without its attachments, and what stayed; None there when nothing had to, None at all when the
-    server gives nothing of it."""
+    """The email without its attachments, and what stayed: None where it came whole.
+
+    None instead of both when the server gives nothing of it.
+    """
     try:
         root = _tree(ask(["BODYSTRUCTURE"]).get(b"BODYSTRUCTURE"), "", 0)
         _fetch_headers(ask, root)
