@@ -24,9 +24,9 @@ from briefbox.embedded.imap import EmbeddedIMAP
 from briefbox.settings import Settings, load_settings
 from briefbox.store import mailboxes, secrets
 from briefbox.tables import Mailbox
+from ingest.accounts import account_of
 from ingest.folder import Folder
 from ingest.mailbox import IMAPMailbox
-from ingest.poller import account_of
 
 USER, PASSWORD = "desk", "pw"
 

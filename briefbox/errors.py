@@ -9,7 +9,8 @@ BriefboxError                 anything a person is told about in one sentence
 │   ├── MailboxLoginError     wrong user or password
 │   ├── MailboxTLSError       the certificate does not verify, or TLS is missing
 │   ├── FolderMissingError    the folder does not exist
-│   └── MailboxProtocolError  the server answered what no server should
+│   ├── MailboxProtocolError  the server answered what no server should
+│   └── MailboxPausedError    reading was stopped until somebody looks
 ├── ParseError                these bytes are no email that we can read
 ├── ModelError                base model or adapter cannot be used
 │   ├── AdapterError          an adapter is refused, with the reason
@@ -78,6 +79,12 @@ class FolderMissingError(MailboxError):
 
 class MailboxProtocolError(MailboxError):
     """The server's answer cannot be understood."""
+
+
+class MailboxPausedError(MailboxError):
+    """Reading the mailbox was stopped until somebody looks."""
+
+    permanent = True
 
 
 class ParseError(BriefboxError):

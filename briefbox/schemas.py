@@ -53,7 +53,7 @@ class LedgerState(StrEnum):
 class WorkState(StrEnum):
     """Where the briefing of an email stands."""
 
-    NONE = "none"  # not to be briefed (auto-reply, bounce, newsletter)
+    NONE = "none"  # not to be briefed: an auto-reply, a bounce, a newsletter, mail that was there before us
     WAITING = "waiting"
     RUNNING = "running"  # leased by a worker
     DONE = "done"
@@ -88,6 +88,7 @@ class ParsedEmail(Frozen):
     subject: str = ""
     sender: Address = Address()
     to: tuple[Address, ...] = ()
+    cc: tuple[Address, ...] = ()
     sent_at: datetime | None = None  # the Date header, UTC
     message_id: str = ""  # without angle brackets; "" where there is none
     in_reply_to: tuple[str, ...] = ()
@@ -130,6 +131,15 @@ class FetchedEmail:
     internal_date: datetime | None = None  # UTC
     problem: str = ""  # why raw is None: "gone", or a sentence
     left: LeftOnServer | None = None  # None: the email was fetched whole
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What tells a mail from others without its bytes. `size` in bytes and `internal_date` (UTC) as the server states them."""
+
+    message_id: str
+    size: int | None = None
+    internal_date: datetime | None = None
 
 
 class Category(Frozen):

@@ -10,16 +10,19 @@ from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
+from threading import get_ident
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from briefbox.errors import SettingsError
 
 PREFIX = "BRIEFBOX_"
 PACKAGED_MODEL = "packaged"
+# Mail of our own is never briefed.
+BriefKind = Literal["customer", "list", "newsletter", "calendar", "auto-reply", "bounce", "spam"]
 
 # A unix socket's path is limited to 107 bytes on Linux.
 MAX_SOCKET_PATH = 100
@@ -61,11 +64,31 @@ class Settings(BaseSettings):
 
     # --- ingest
     reconcile_seconds: Annotated[float, Field(ge=0.2, le=86400)] = Field(
-        default=60,
+        default=300,
         description="How often every folder is compared with its cursor, whether or not the server announced anything.",
     )
     idle_seconds: Annotated[float, Field(ge=1, le=1500)] = Field(
-        default=30, description="Longest single IDLE before it is renewed."
+        default=300,
+        description="Longest single IDLE before it is renewed; servers end it after 6 to 30 minutes.",
+    )
+    poll_seconds: Annotated[float, Field(ge=0.2, le=3600)] = Field(
+        default=60,
+        description="How often a folder is looked at whose server does not announce new mail, or for which no connection is free.",
+    )
+    connections_per_host: Annotated[int, Field(ge=2, le=100_000)] = Field(
+        default=1000, description="Most connections to one mail server at a time."
+    )
+    connections_per_account: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=8,
+        description="Most connections for one user name at a time, each for one watched folder (Gmail allows 15, Dovecot 10).",
+    )
+    poller_threads: Annotated[int, Field(ge=2, le=64)] = Field(
+        default=12,
+        description="How many folders one poller reads at the same time; waiting for news takes no thread.",
+    )
+    backfill_per_second: Annotated[float, Field(ge=0, le=100_000)] = Field(
+        default=50,
+        description="Most emails a second that are read, for each folder, of what was there before the mailbox was connected; 0 is no limit.",
     )
     imap_timeout_seconds: Annotated[float, Field(ge=1, le=600)] = Field(
         default=30, description="Network timeout of every IMAP command."
@@ -79,6 +102,14 @@ class Settings(BaseSettings):
     max_email_bytes: Annotated[int, Field(ge=10_000)] = Field(
         default=25_000_000,
         description="Of larger emails only structure, headers and texts are fetched; attachments stay on the mail server, and the email says so.",
+    )
+    brief_kinds: Annotated[tuple[BriefKind, ...], NoDecode] = Field(
+        default=("customer",),
+        description="Kinds of mail that are briefed and stand in the queue, with commas between: customer, list, newsletter, calendar, auto-reply, bounce, spam. The others are kept, with the reason, and can be briefed by hand.",
+    )
+    thread_days: Annotated[float, Field(ge=0, le=365)] = Field(
+        default=14,
+        description="How long after a conversation's last mail one of the same customer with the same subject still joins it when it names no mail that we know; 0: never.",
     )
     mailbox_lease_seconds: Annotated[float, Field(ge=2, le=3600)] = Field(
         default=30,
@@ -335,6 +366,15 @@ class Settings(BaseSettings):
         """Arguments first, then BRIEFBOX_X, then the file named by BRIEFBOX_X_FILE."""
         return init_settings, env_settings, _SecretFiles(settings_cls)
 
+    @field_validator("brief_kinds", mode="before")
+    @classmethod
+    def _split_kinds(cls, value: object) -> object:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
     @model_validator(mode="after")
     def _check_addresses(self) -> Self:
         if self.database_url and not self.database_url.get_secret_value().startswith(
@@ -400,7 +440,7 @@ class Settings(BaseSettings):
 
         Raises SettingsError naming BRIEFBOX_DATA_DIR when it cannot.
         """
-        probe = self.data_dir / f".write-test-{os.getpid()}"
+        probe = self.data_dir / f".write-test-{os.getpid()}-{get_ident()}"
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             probe.write_bytes(b"")

@@ -214,11 +214,17 @@ class FolderCursor(SQLModel, table=True):
     backfill_uid: int = Field(default=0, sa_type=BigInteger)
     older_uid: int = Field(default=0, sa_type=BigInteger)
     last_uid: int = Field(default=0, sa_type=BigInteger)
+    # The folder was read before under other UIDs: what is up to `older_uid` may be known mail, and is not before us.
+    reread: bool = False
+    since: datetime | None = _when(
+        nullable=True
+    )  # mail that the server had before is not ours, where UIDs can't tell
+    total: int | None = None  # messages in the folder at the last full comparison, as are the next three
     uidnext: int | None = Field(
         default=None, sa_type=BigInteger
     )  # at the last full comparison, as are the next two
     highest_modseq: int | None = Field(default=None, sa_type=BigInteger)
-    server_exists: int | None = None
+    server_exists: int | None = None  # of the total, those above first_uid
     missing_since: datetime | None = _when(nullable=True)  # the server has no such folder
     created_at: datetime = _when()
     reconciled_at: datetime | None = _when(nullable=True)
@@ -305,6 +311,8 @@ class Conversation(SQLModel, table=True):
     customer_address: str = Field(default="", index=True)
     subject_key: str = _text()  # the subject without "Re:" and the like, folded: for mail that names no other
     merged_into: int | None = Field(default=None)  # the conversation that took its emails
+    # Folded addresses of everybody but us who wrote or was written to: who may add to it.
+    participants: list[str] = _json(list)
     state: str = "open"  # open, done or merged
     priority: str = ""
     priority_rank: int = 4  # 0 urgent ... 3 low, 4 not known yet
@@ -317,7 +325,10 @@ class Conversation(SQLModel, table=True):
     brief_id: int | None = Field(default=None)
     num_emails: int = 0
     version: int = 1  # counts writes: the second of two agents sees that it is older
-    waiting_since: datetime = _when()  # newest customer email that nobody has answered
+    waiting_since: datetime = _when()  # oldest customer email since the last answer
+    answered_at: datetime | None = _when(
+        nullable=True
+    )  # a mail of ours that nothing newer of the customer's followed
     opened_at: datetime = _when()
     updated_at: datetime = _when(index=True)
     done_at: datetime | None = _when(nullable=True)

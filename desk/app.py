@@ -10,7 +10,7 @@ from fastapi.staticfiles import StaticFiles
 
 from briefbox.db import Database
 from briefbox.settings import Settings
-from desk import auth, conversation, cost, problems, queue, status, training
+from desk import auth, conversation, cost, problems, queue, regroup, skipped, status, training
 from desk.context import Desk
 from desk.live import Live
 from desk.pages import STATIC, load_pages
@@ -36,6 +36,8 @@ def create_app(database: Database, settings: Settings) -> FastAPI:
     for router in (
         queue.router,
         conversation.router,
+        regroup.router,
+        skipped.router,
         status.router,
         cost.router,
         training.router,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Path, Request
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 from sqlmodel import Session
 
 from briefbox.db import now
@@ -18,7 +18,7 @@ from briefbox.errors import ConflictError, InvalidValueError
 from briefbox.schemas import BRIEF_FIELDS, PRIORITIES, BriefField, ParsedEmail
 from briefbox.store import conversations, work
 from briefbox.tables import Brief, Conversation, Correction, Email, Mailbox, User
-from desk import brief_view
+from desk import brief_view, regroup
 from desk.auth import SignedIn
 from desk.context import Desk, Fields, TheDesk, answer, page, wants_json
 from desk.live import stamp
@@ -39,6 +39,11 @@ NOTES = {
     "confirmed": "Noted as right. It will be used in the next training.",
     "no-brief": "There is no brief yet that could be right.",
     "reopened": "Back in the queue.",
+    "split": "This is a conversation of its own now. To undo that, merge it back.",
+    "merged": "Merged. All mail of both stands here.",
+    "unmerged": "It stands for itself again.",
+    "briefed": "It counts as customer mail now; its brief follows.",
+    "skipped": "Taken out of what is briefed.",
 }
 
 
@@ -69,7 +74,11 @@ class MailView:
 
 @router.get("")
 def conversation_page(request: Request, desk: TheDesk, conversation_id: Id, note: str = "") -> Response:
-    """The page."""
+    """The page; of one that was merged into another, the other's."""
+    with desk.database.read() as session:
+        standing = conversations.standing(session, conversation_id).id
+    if standing != conversation_id:
+        return RedirectResponse(f"/conversations/{standing}?note=merged", status_code=303)
     return _page(request, desk, conversation_id, note=NOTES.get(note, ""))
 
 
@@ -142,7 +151,8 @@ def _page(
 ) -> Response:
     with desk.database.read() as session:
         since = stamp(now(session))
-        conversation = conversations.get(session, conversation_id)
+        conversation = conversations.standing(session, conversation_id)
+        conversation_id = conversation.id
         brief = _brief(session, conversation)
         mails = [_mail(email) for email in conversations.emails(session, conversation_id)]
         return page(
@@ -165,6 +175,9 @@ def _page(
             ],
             done_by=session.get(User, conversation.done_by) if conversation.done_by else None,
             mails=mails,
+            offered=regroup.offered(session, conversation),
+            merged_here=regroup.merged_here(session, conversation),
+            skip_kinds=regroup.KINDS,
             priorities=PRIORITIES,
             categories=work.active_categories(session),
             reasons=REASONS,

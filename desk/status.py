@@ -8,7 +8,8 @@ from sqlalchemy import text
 from sqlmodel import Session, col, func, select
 
 from briefbox.errors import DatabaseError
-from briefbox.store import alerts, conversations, dead_letters, mailboxes, processes, work
+from briefbox.schemas import EmailKind
+from briefbox.store import alerts, conversations, dead_letters, mailboxes, processes, skips, work
 from briefbox.tables import DeadLetter, Email, Mailbox
 from desk.auth import SignedIn
 from desk.context import TheDesk, page
@@ -38,7 +39,8 @@ def status_page(request: Request, desk: TheDesk, user: SignedIn) -> Response:
             alerts=alerts.open_alerts(session),
             counts=conversations.counts(session),
             num_waiting=work.num_waiting(session),
-            mailboxes=mailboxes.all_of(session),
+            num_skipped=sum(n for kind, n in skips.num_skipped(session).items() if kind != EmailKind.OWN),
+            mailboxes=mailboxes.active(session),
             num_letters=_num_letters(session),
             letters=_letters(session) if user.role == "admin" else [],
             processes=processes.all_of(session),

@@ -1,17 +1,21 @@
 """The way back from a dead letter: brief it again, parse its bytes again, or fetch it again."""
 
+from collections.abc import Iterable, Iterator
+
 from briefbox.db import Database
-from briefbox.errors import NotFoundError, ParseError
+from briefbox.errors import BriefboxError, MailboxError, NotFoundError, ParseError
 from briefbox.queue import hints_for
 from briefbox.schemas import FetchedEmail
 from briefbox.settings import Settings
 from briefbox.store import dead_letters, ledger
+from briefbox.store.handling import Handling
 from briefbox.store.mailboxes import get_by_id
 from briefbox.tables import LedgerEntry
-from ingest.mailbox import IMAPMailbox, fetch_one
+from briefbox.tables import Mailbox as MailboxRow
+from ingest.accounts import account_of
+from ingest.mailbox import IMAPMailbox, Mailbox, fetch_one
 from ingest.parse import parse_email
 from ingest.partial import most_whole
-from ingest.poller import account_of
 
 
 def retry(database: Database, settings: Settings, letter_id: int, *, actor: str) -> str:
@@ -19,6 +23,39 @@ def retry(database: Database, settings: Settings, letter_id: int, *, actor: str)
 
     Raises NotFoundError when there is nothing to retry, ParseError when it still cannot be parsed.
     """
+    with database.read() as session:
+        row = get_by_id(session, dead_letters.get(session, letter_id).mailbox_id)
+    [(_, outcome)] = retry_all(database, settings, row, [letter_id], actor=actor)
+    if isinstance(outcome, BriefboxError):
+        raise outcome
+    return outcome
+
+
+def retry_all(
+    database: Database, settings: Settings, row: MailboxRow, letter_ids: Iterable[int], *, actor: str
+) -> Iterator[tuple[int, str | BriefboxError]]:
+    """Try dead letters of one mailbox again, over one connection at most; each with what came of it, as it comes."""
+    mailbox: Mailbox | None = None
+    try:
+        for letter_id in letter_ids:
+            try:
+                with database.read() as session:
+                    needs_server = dead_letters.needs_server(dead_letters.get(session, letter_id))
+                if needs_server and mailbox is None:
+                    mailbox = IMAPMailbox(account_of(row, settings, database))
+                yield letter_id, _retry(database, settings, letter_id, mailbox, actor=actor)
+            except BriefboxError as error:
+                if mailbox is not None and isinstance(error, MailboxError):
+                    mailbox.close()  # the next one gets a new connection
+                yield letter_id, error
+    finally:
+        if mailbox is not None:
+            mailbox.close()
+
+
+def _retry(
+    database: Database, settings: Settings, letter_id: int, mailbox: Mailbox | None, *, actor: str
+) -> str:
     with database.read() as session:
         letter = dead_letters.get(session, letter_id)
     if letter.resolved_at is not None:
@@ -28,7 +65,7 @@ def retry(database: Database, settings: Settings, letter_id: int, *, actor: str)
             email_id = dead_letters.retry_brief(session, dead_letters.get(session, letter_id), actor=actor)
         hints_for(settings).brief([email_id] if email_id else [])
         return f"Email {email_id} waits for a brief again."
-    email = _email(database, settings, letter_id)
+    email = _email(database, settings, letter_id, mailbox)
     raw = email.raw or b""
     try:
         parsed = parse_email(raw, email.left)
@@ -38,7 +75,13 @@ def retry(database: Database, settings: Settings, letter_id: int, *, actor: str)
         ) from error
     with database.write() as session:
         waiting = ledger.revive(
-            session, dead_letters.get(session, letter_id), raw, parsed, actor=actor, left=email.left
+            session,
+            dead_letters.get(session, letter_id),
+            raw,
+            parsed,
+            actor=actor,
+            left=email.left,
+            handling=Handling.of(settings),
         )
     hints_for(settings).brief(waiting)
     return (
@@ -46,7 +89,7 @@ def retry(database: Database, settings: Settings, letter_id: int, *, actor: str)
     )
 
 
-def _email(database: Database, settings: Settings, letter_id: int) -> FetchedEmail:
+def _email(database: Database, settings: Settings, letter_id: int, mailbox: Mailbox | None) -> FetchedEmail:
     with database.read() as session:
         letter = dead_letters.get(session, letter_id)
         if letter.raw_id is not None:
@@ -54,12 +97,13 @@ def _email(database: Database, settings: Settings, letter_id: int) -> FetchedEma
             return FetchedEmail(0, ledger.raw_bytes(session, letter.raw_id), left=left)
         entry = session.get_one(LedgerEntry, letter.ledger_id)
         row = get_by_id(session, letter.mailbox_id)
-    with IMAPMailbox(account_of(row, settings)) as mailbox:
-        status = mailbox.open_folder(entry.folder)
-        problem = "the folder was renumbered"
-        if status.uidvalidity == entry.uidvalidity:
-            email = fetch_one(mailbox, entry.uid, most_whole(settings, row.attachments))
-            if email.raw is not None:
-                return email
-            problem = email.problem
+    assert mailbox is not None
+    mailbox.open()
+    status = mailbox.open_folder(entry.folder)
+    problem = "the folder was renumbered"
+    if status.uidvalidity == entry.uidvalidity:
+        email = fetch_one(mailbox, entry.uid, most_whole(settings, row.attachments))
+        if email.raw is not None:
+            return email
+        problem = email.problem
     raise NotFoundError(f"The server does not give UID {entry.uid} of {entry.folder}: {problem}.")

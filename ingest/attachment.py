@@ -16,9 +16,9 @@ from briefbox.settings import Settings
 from briefbox.store import ledger
 from briefbox.store.mailboxes import get_by_id
 from briefbox.tables import Email, FolderCursor, LedgerEntry
+from ingest.accounts import account_of
 from ingest.mailbox import IMAPMailbox
 from ingest.parse import attachment_bytes
-from ingest.poller import account_of
 
 
 def save(database: Database, settings: Settings, email_id: int, wanted: str, path: Path) -> str:
@@ -64,7 +64,7 @@ def _from_server(
     with database.read() as session:
         entries = _places(session, email_id)
         row = get_by_id(session, session.get_one(Email, email_id).mailbox_id)
-    with IMAPMailbox(account_of(row, settings)) as mailbox:
+    with IMAPMailbox(account_of(row, settings, database)) as mailbox:
         for entry in entries:
             try:
                 if mailbox.open_folder(entry.folder).uidvalidity != entry.uidvalidity:

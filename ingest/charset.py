@@ -92,8 +92,10 @@ def decode(data: bytes, charset: str | None) -> tuple[str, bool]:
         text = _strict(data, codec)
         if text is not None:
             return text, False
-    if _is_utf8(data):
+    try:
         return data.decode("utf-8"), codec != _UTF8
+    except UnicodeDecodeError:
+        pass
     if codec in {None, _UTF8}:
         # Stray bytes in UTF-8, or Latin text without a label: the handler reads both.
         return data.decode("utf-8", "briefbox.latin"), True

@@ -1,26 +1,32 @@
-"""One folder, read up to date: list UIDs, fetch what the ledger lacks, commit it, then hint.
+"""One folder, read up to date in steps: list UIDs, fetch what the ledger lacks, commit it, then hint.
 
-1. ask the server for UIDs above the cursor (or, when comparing in full, for all of them);
-2. leave out those with a ledger row; fetch the rest in batches bounded by number and bytes;
-3. parse each; commit ledger + raw + parsed + cursor in one transaction;
-4. after the commit, hint the workers.
+1. open it: the same folder as before, or one whose UIDs mean other mail (renumbered, restored, another account)?
+2. ask the server for UIDs above the cursor (or, when comparing in full, for all of them);
+3. leave out those with a ledger row; fetch the rest in batches bounded by number and bytes;
+4. parse each; commit ledger + raw + parsed + cursor in one transaction;
+5. after the commit, hint the workers.
 
-A crash between any two steps repeats work and loses nothing: the cursor moves only in step 3.
+A crash between any two steps repeats work and loses nothing: the cursor moves only in step 4. A step is bounded, so that
+a folder with very much mail takes turns with the others; mail that was there before us is read beside new mail.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 from briefbox.db import Database
-from briefbox.errors import MailboxError, ParseError
-from briefbox.schemas import FetchedEmail, FolderStatus
+from briefbox.errors import MailboxError, MailboxPausedError, ParseError
+from briefbox.schemas import FetchedEmail, Fingerprint, FolderStatus
 from briefbox.settings import Settings
-from briefbox.store import ledger, mailboxes
+from briefbox.store import folders, ledger, mailboxes, recognise
+from briefbox.store.handling import Handling
 from briefbox.store.ledger import Arrival
 from briefbox.store.mailboxes import MailboxLease
-from briefbox.tables import FolderCursor
-from ingest.mailbox import Mailbox
+from briefbox.tables import Email, FolderCursor, LedgerEntry
+from ingest.mailbox import Mailbox, fetch_one
 from ingest.parse import parse_email
 from ingest.partial import most_whole
 
@@ -33,6 +39,10 @@ SendHints = Callable[[list[int]], object]
 MAX_BREAKS = 4
 # After so many it is asked for in part: a server may send far more than the size that it stated.
 BREAKS_BEFORE_PART = 2
+# How many known mails, the newest and as many over the whole folder, are compared when a connection is new.
+NUM_COMPARED = 5
+# How long the server's word that nothing was added is taken for it.
+LIST_AT_LEAST_EVERY = timedelta(days=1)
 
 
 class Suspects:
@@ -71,10 +81,11 @@ class Reconciled:
     folder: str
     num_new: int
     num_waiting: int
+    is_complete: bool = True  # False: there is more new mail than one step takes
 
 
 class Folder:
-    """One watched folder of an open mailbox."""
+    """One watched folder of a mailbox; what it remembers holds for one connection."""
 
     def __init__(
         self,
@@ -89,36 +100,222 @@ class Folder:
         self.database, self.settings, self.lease, self.name = database, settings, lease, name
         self.send_hints = send_hints
         self.suspects = suspects if suspects is not None else Suspects()
+        self._cursor: FolderCursor | None = None
+        self._own: frozenset[str] | None = None
+        self._news: deque[int] = deque()
+        self._older: deque[int] | None = (
+            None  # still to be read of what was there before us; None: not listed yet
+        )
 
     def reconcile(self, mailbox: Mailbox, *, in_full: bool) -> Reconciled:
-        """Bring the ledger up to the server. Raises MailboxError, DatabaseError, LeaseLostError.
+        """Bring the ledger up to the server, however long it takes. Raises MailboxError, DatabaseError, LeaseLostError.
 
         `in_full` compares every UID with the ledger, not only those above the cursor: mail that a server
         adds below it (some do after a move) is found too.
         """
+        num_new = num_waiting = 0
+        while True:
+            step = self.step(mailbox, in_full=in_full)
+            in_full, num_new, num_waiting = False, num_new + step.num_new, num_waiting + step.num_waiting
+            if step.is_complete:
+                break
+        while self.has_older:
+            older = self.step_back(mailbox)
+            num_new, num_waiting = num_new + older.num_new, num_waiting + older.num_waiting
+        return Reconciled(self.name, num_new, num_waiting)
+
+    def step(self, mailbox: Mailbox, *, in_full: bool) -> Reconciled:
+        """Read new mail, one window of UIDs at most. Raises MailboxError, DatabaseError, LeaseLostError."""
+        if self._cursor is None or in_full:
+            self._open(mailbox)
+        assert self._cursor is not None
+        if not self._news:
+            self._news = deque(mailbox.uids_above(self._cursor.last_uid))
+        return self._take_window(mailbox, self._news)
+
+    @property
+    def has_older(self) -> bool:
+        """Whether mail that was there before us, or before the folder was renumbered, is still to be read."""
+        return self._cursor is not None and self._cursor.backfill_uid < self._cursor.older_uid
+
+    @property
+    def is_reread(self) -> bool:
+        """Whether the folder came back under other UIDs: its mail may be new and must not be put off."""
+        return self._cursor is not None and self._cursor.reread
+
+    def step_back(self, mailbox: Mailbox) -> Reconciled:
+        """Read older mail, one window of UIDs at most, the oldest first. Raises as step() does."""
+        cursor = self._cursor
+        assert cursor is not None
+        if self._older is None:
+            self._older = deque(mailbox.uids_above(cursor.backfill_uid, up_to=cursor.older_uid))
+        if not self._older:
+            self._finish_older(cursor)
+            return Reconciled(self.name, 0, 0)
+        if cursor.reread:
+            window = [self._older.popleft() for _ in range(min(len(self._older), self.settings.fetch_batch))]
+            return self._recognise(mailbox, cursor, window)
+        return self._take_window(mailbox, self._older, backfill=True)
+
+    def _take_window(self, mailbox: Mailbox, uids: deque[int], *, backfill: bool = False) -> Reconciled:
+        """Take the first UIDs off the queue and into the ledger."""
+        assert self._cursor is not None
+        window = [uids.popleft() for _ in range(min(len(uids), self.settings.fetch_batch))]
+        try:
+            num_waiting = sum(
+                self._take(mailbox, self._cursor, batch, backfill=backfill)
+                for batch in self._batches(mailbox, window)
+            )
+        except BaseException:
+            self._cursor, self._older = None, None  # what is missing is listed afresh
+            uids.clear()
+            raise
+        return Reconciled(self.name, len(window), num_waiting, is_complete=not uids)
+
+    # --- the same folder as before?
+
+    def _open(self, mailbox: Mailbox) -> None:
+        """EXAMINE, find or begin the cursor, and list what the ledger lacks."""
         status = mailbox.open_folder(self.name)
-        cursor = self._cursor(mailbox, status)
-        listed = mailbox.uids_above(cursor.first_uid if in_full else cursor.last_uid)
+        is_first_look, cursor = self._cursor is None, self._find(mailbox, status)
+        if cursor.id != (self._cursor.id if self._cursor else None):
+            self._news, self._older = deque(), None
+        self._cursor = cursor
+        if _is_unchanged(cursor, status, self.settings):
+            self._note(cursor, status)
+            return
+        listed = mailbox.uids_above(cursor.first_uid)
         with self.database.read() as session:
             known = ledger.known_uids(session, cursor, listed)
-        missing = [uid for uid in listed if uid not in known]
-        num_waiting = sum(self._take(mailbox, cursor, batch) for batch in self._batches(mailbox, missing))
-        with self.database.write() as session:
-            mailboxes.renew(session, self.lease, seconds=self.settings.mailbox_lease_seconds)
-            if in_full:
-                ledger.note_reconciled(session, cursor, server_exists=len(listed))
-            mailboxes.note_success(session, self.lease.mailbox_id)
-        return Reconciled(self.name, len(missing), num_waiting)
+        if is_first_look and self._is_other_mail(mailbox, cursor, status, known):
+            self._cursor = cursor = self._begin_again(mailbox, cursor, status, folders.RESTORED)
+            known, listed = set(), mailbox.uids_above(0)
+            self._older = None
+        unread = range(cursor.backfill_uid + 1, cursor.older_uid + 1)
+        self._news = deque(uid for uid in listed if uid not in known and uid not in unread)
+        self._note(cursor, status, server_exists=len(listed))
 
-    def _cursor(self, mailbox: Mailbox, status: FolderStatus) -> FolderCursor:
+    def _find(self, mailbox: Mailbox, status: FolderStatus) -> FolderCursor:
         with self.database.read() as session:
-            starts_now = mailboxes.get_by_id(session, self.lease.mailbox_id).start_at == "now"
-        start_after = _last_uid(mailbox, status) if starts_now else 0
+            known = folders.cursors_of(session, self.lease.mailbox_id, self.name)
+            start = mailboxes.get_by_id(session, self.lease.mailbox_id).start_at
+        current = next((c for c in known if c.current), None)
+        if current is None:
+            first, newest = _starting_point(mailbox, status, start)
+            with self.database.write() as session:
+                mailboxes.renew(session, self.lease, seconds=self.settings.mailbox_lease_seconds)
+                return folders.begin(
+                    session, self.lease.mailbox_id, self.name, status, first_uid=first, newest_uid=newest
+                )
+        if current.uidvalidity == status.uidvalidity:
+            return current
+        earlier = max(
+            (c for c in known if c.uidvalidity == status.uidvalidity),
+            key=lambda c: c.generation,
+            default=None,
+        )
+        if earlier is None:
+            return self._begin_again(mailbox, current, status, folders.RENUMBERED)
+        self._tell(current, status, folders.RENUMBERED, earlier)
+        return earlier
+
+    def _is_other_mail(
+        self, mailbox: Mailbox, cursor: FolderCursor, status: FolderStatus, known: set[int]
+    ) -> bool:
+        """Whether the server shows other mail under UIDs that we know: a restored backup, another account."""
+        uids = sorted(known)
+        with self.database.read() as session:
+            held = ledger.held(
+                session, cursor, {*uids[-NUM_COMPARED:], *uids[:: max(1, len(uids) // NUM_COMPARED)]}
+            )
+        shown = mailbox.fingerprints(sorted(held)) if held else {}
+        strange = [uid for uid, found in shown.items() if not recognise.agrees(*held[uid], found)]
+        # A header may be told differently by a server that is otherwise right: the bytes decide.
+        if strange and self._has_other_bytes(mailbox, *held[strange[0]]):
+            return True
+        # Nothing to compare: UIDNEXT never goes back (RFC 3501, 2.3.1.1), so one that does belongs to another folder.
+        return not shown and bool(status.uidnext) and status.uidnext <= cursor.last_uid  # type: ignore[operator]
+
+    def _has_other_bytes(self, mailbox: Mailbox, entry: LedgerEntry, email: Email) -> bool:
+        """Whether the server gives other bytes for this email, fetched in the form in which it is held."""
+        with self.database.read() as session:
+            left = ledger.left_on_server(session, email.raw_id)
+        # One that is held whole was no larger; what is larger now is not fetched whole to see that it differs.
+        most = -1 if left else max(self.settings.max_email_bytes, entry.size or 0)
+        found = fetch_one(mailbox, entry.uid, most)
+        return found.raw is not None and sha256(found.raw).hexdigest() != email.sha256
+
+    def _begin_again(
+        self, mailbox: Mailbox, old: FolderCursor, status: FolderStatus, kind: str
+    ) -> FolderCursor:
+        return self._tell(old, status, kind, None, newest_uid=_last_uid(mailbox, status))
+
+    def _tell(
+        self,
+        old: FolderCursor,
+        status: FolderStatus,
+        kind: str,
+        earlier: FolderCursor | None,
+        *,
+        newest_uid: int = 0,
+    ) -> FolderCursor:
+        """Change the cursor, say why, and stop when it happens too often."""
+        why = (
+            f"UIDVALIDITY was {old.uidvalidity} and is {status.uidvalidity} now"
+            if kind == folders.RENUMBERED
+            else f"UIDVALIDITY is {status.uidvalidity} as before, but other mail stands under the UIDs that we know (a restored backup, or another account)"
+        )
+        text = f"The folder {self.name!r} came back with other UIDs: {why}. It is read again; mail that is held already is recognised."
         with self.database.write() as session:
             mailboxes.renew(session, self.lease, seconds=self.settings.mailbox_lease_seconds)
-            return ledger.open_folder(
-                session, self.lease.mailbox_id, self.name, status.uidvalidity, start_after=start_after
+            if earlier is None:
+                cursor = folders.begin_again(session, old, status, newest_uid=newest_uid)
+            else:
+                cursor = earlier
+                folders.make_current(session, cursor)
+            folders.note_event(session, self.lease.mailbox_id, self.name, kind, text)
+            paused = folders.pause_if_flapping(session, self.lease.mailbox_id, self.name)
+        log.warning("mailbox %d: %s", self.lease.mailbox_id, text)
+        if paused:
+            raise MailboxPausedError(paused)
+        return cursor
+
+    # --- into the ledger
+
+    def _recognise(self, mailbox: Mailbox, cursor: FolderCursor, window: list[int]) -> Reconciled:
+        """Of a folder that is read again: what is held already needs no fetching; the rest is new mail."""
+        prints = mailbox.fingerprints(window)
+        # One that the server says nothing about is fetched, and ends as the ledger says then.
+        prints = {uid: prints.get(uid, Fingerprint("")) for uid in window}
+        with self.database.write() as session:
+            left = recognise.commit(
+                session, self.lease, cursor, prints, seconds=self.settings.mailbox_lease_seconds
             )
+        num_waiting = sum(
+            self._take(mailbox, cursor, batch, backfill=True) for batch in self._batches(mailbox, left)
+        )
+        self._move(cursor, window[-1])
+        return Reconciled(self.name, len(window), num_waiting)
+
+    def _finish_older(self, cursor: FolderCursor) -> None:
+        self._move(cursor, cursor.older_uid)
+
+    def _move(self, cursor: FolderCursor, uid: int) -> None:
+        with self.database.write() as session:
+            mailboxes.renew(session, self.lease, seconds=self.settings.mailbox_lease_seconds)
+            ledger.move_backfill(session, cursor, uid)
+        cursor.backfill_uid = max(cursor.backfill_uid, uid)
+
+    def _note(self, cursor: FolderCursor, status: FolderStatus, *, server_exists: int | None = None) -> None:
+        with self.database.write() as session:
+            mailboxes.renew(session, self.lease, seconds=self.settings.mailbox_lease_seconds)
+            folders.note_reconciled(session, cursor, status, server_exists=server_exists)
+        cursor.total, cursor.uidnext, cursor.highest_modseq = (
+            status.exists,
+            status.uidnext,
+            status.highest_modseq,
+        )
+        cursor.reconciled_at = datetime.now(UTC)
 
     def _batches(self, mailbox: Mailbox, uids: Sequence[int]) -> Iterator[list[tuple[int, int | None]]]:
         """(uid, size) in ascending order, bounded by number and by the sizes that the server states."""
@@ -141,7 +338,14 @@ class Folder:
             if batch:
                 yield batch
 
-    def _take(self, mailbox: Mailbox, cursor: FolderCursor, batch: Sequence[tuple[int, int | None]]) -> int:
+    def _take(
+        self,
+        mailbox: Mailbox,
+        cursor: FolderCursor,
+        batch: Sequence[tuple[int, int | None]],
+        *,
+        backfill: bool = False,
+    ) -> int:
         withheld = {
             uid: FetchedEmail(uid, None, size, problem=why)
             for uid, size in batch
@@ -155,7 +359,8 @@ class Folder:
             self.suspects.broke(self.name, wanted)
             raise
         self.suspects.passed(self.name, [uid for uid, _ in batch])
-        arrivals = [_arrival(email) for email in [*fetched, *partial.values(), *withheld.values()]]
+        own = self._own_addresses()
+        arrivals = [_arrival(email, own) for email in [*fetched, *partial.values(), *withheld.values()]]
         with self.database.write() as session:
             waiting = ledger.commit_batch(
                 session,
@@ -164,7 +369,14 @@ class Folder:
                 arrivals,
                 up_to=batch[-1][0],
                 lease_seconds=self.settings.mailbox_lease_seconds,
+                backfill=backfill and not cursor.reread,
+                moves="backfill_uid" if backfill else "last_uid",
+                handling=Handling.of(self.settings),
             )
+        if backfill:
+            cursor.backfill_uid = max(cursor.backfill_uid, batch[-1][0])
+        else:
+            cursor.last_uid = max(cursor.last_uid, batch[-1][0])
         log.info(
             "%s: %d new, %d to brief, up to UID %d", self.name, len(arrivals), len(waiting), batch[-1][0]
         )
@@ -186,6 +398,12 @@ class Folder:
                     raise
         return found
 
+    def _own_addresses(self) -> frozenset[str]:
+        if self._own is None:
+            with self.database.read() as session:
+                self._own = mailboxes.own_addresses(session)
+        return self._own
+
     def _why_not(self, uid: int) -> str:
         """Why this one is not fetched, or ""."""
         if self.suspects.is_condemned(self.name, uid):
@@ -193,14 +411,40 @@ class Folder:
         return ""
 
 
-def _arrival(email: FetchedEmail) -> Arrival:
+def _arrival(email: FetchedEmail, own_addresses: frozenset[str]) -> Arrival:
     if email.raw is None:
         return Arrival(email)
     try:
-        return Arrival(email, parse_email(email.raw, email.left))
+        return Arrival(email, parse_email(email.raw, email.left, own_addresses=own_addresses))
     except ParseError as error:
         log.warning("UID %d cannot be parsed: %s", email.uid, error)
         return Arrival(email, problem=str(error))
+
+
+def _starting_point(mailbox: Mailbox, status: FolderStatus, start_at: str) -> tuple[int, int]:
+    """Where reading begins, and the newest UID there is: what lies between was there before us."""
+    newest, days = _last_uid(mailbox, status), folders.start_days(start_at)
+    if days is None:
+        return 0, newest
+    if days == 0:
+        return newest, newest
+    # SINCE knows days only, and those of the server (RFC 3501, 6.4.4): rather one day more than one less.
+    recent = mailbox.uids_since(datetime.now(UTC) - timedelta(days=days + 1))
+    return (min(recent) - 1 if recent else newest), newest
+
+
+def _is_unchanged(cursor: FolderCursor, status: FolderStatus, settings: Settings) -> bool:
+    """Whether the folder can't have new mail since it was last compared: then there is nothing to list.
+
+    A message that is added gets a UID of at least UIDNEXT (RFC 3501, 2.3.1.1). Servers that break this rule are
+    found out by the number of messages and, where HIGHESTMODSEQ (RFC 7162) does not vouch for it, once a day.
+    """
+    if cursor.reconciled_at is None or cursor.total != status.exists:
+        return False
+    if status.highest_modseq and status.highest_modseq == cursor.highest_modseq:
+        return True  # not even a flag has changed
+    is_due = datetime.now(UTC) - cursor.reconciled_at > LIST_AT_LEAST_EVERY
+    return status.uidnext is not None and status.uidnext == cursor.uidnext and not is_due
 
 
 def _last_uid(mailbox: Mailbox, status: FolderStatus) -> int:

@@ -7,20 +7,18 @@ reported: it is a way to talk to the model past the reader. Quotes of mail progr
 import re
 from dataclasses import dataclass
 
-from inscriptis.css_profiles import CSS_PROFILES
-from inscriptis.html_engine import Inscriptis
-from inscriptis.model.config import ParserConfig
 from lxml import etree
 from lxml import html as lxml_html
 
-# Marks that survive inscriptis and are not in any mail's text: they are taken out of it first.
+from ingest.render import render
+
+# Marks that survive the layout and are not in any mail's text: they are taken out of it first.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 # More than any person writes; newsletters with embedded pictures stay below it.
 MAX_HTML = 2_000_000
-# Beyond this depth inscriptis would reach Python's recursion limit, and plain text is taken instead.
+# Beyond this depth the parser may have dropped words, and the words alone are taken instead.
 MAX_NESTING = 200
 
-_CONFIG = ParserConfig(css=CSS_PROFILES["relaxed"], display_links=False, display_images=False)
 _AT_RULE = re.compile(r"@[\w-]+")
 _HIDING = re.compile(
     r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|mso-hide\s*:\s*all|"
@@ -59,15 +57,11 @@ def visible_text(source: str) -> VisibleText:
         return VisibleText(_without_tags(source), simplified=True)
     hidden = _drop_hidden(tree)
     _mark_quotes(tree)
-    if _nesting(tree) > MAX_NESTING:
+    text, depth = render(tree)
+    if depth > MAX_NESTING:
         # lxml gives up at 255 levels and drops the rest, text and all.
         text = _quote_lines(_plain(tree))
         return VisibleText(text if text.strip() else _without_tags(source), hidden, simplified=True)
-    try:
-        text = Inscriptis(tree, _CONFIG).get_text()
-    except Exception:
-        # inscriptis fails on some broken tables; the words matter more than their layout.
-        return VisibleText(_quote_lines(_plain(tree)), hidden, simplified=True)
     return VisibleText(_quote_lines(text), hidden)
 
 
@@ -210,14 +204,6 @@ def _quote_lines(text: str) -> str:
             lines.append(f"{'> ' * depth}{bare}".rstrip() if depth else bare)
         depth = max(0, depth - closed)
     return "\n".join(lines)
-
-
-def _nesting(tree: etree._Element) -> int:
-    deepest = depth = 0
-    for event, _ in etree.iterwalk(tree, events=("start", "end")):
-        depth += 1 if event == "start" else -1
-        deepest = max(deepest, depth)
-    return deepest
 
 
 def _plain(tree: etree._Element) -> str:

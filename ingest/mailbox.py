@@ -6,18 +6,16 @@ Both know UIDs and raw bytes; neither knows the database, the cursor or what an 
 
 import imaplib
 import ipaddress
-import select
 import socket
 import ssl
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from threading import Event, RLock
+from threading import RLock
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
@@ -31,10 +29,15 @@ from briefbox.errors import (
     MailboxProtocolError,
     MailboxTLSError,
 )
-from briefbox.schemas import FetchedEmail, FolderStatus
+from briefbox.schemas import FetchedEmail, Fingerprint, FolderStatus
+from ingest import sign_in
+from ingest.esearch import ESearchError, search_in_ranges
+from ingest.idle import ByeError, Idle, IdleRefusedError
 from ingest.literal import bound_literals
+from ingest.parse import message_id_of
 from ingest.partial import fetch_in_part
 from ingest.pieces import read_part
+from ingest.tls import tls_context
 
 # imaplib refuses lines over 1,000,000 bytes, and the answer to UID SEARCH is one line: about 90,000 UIDs.
 # The limit is a module global (an attribute of the connection has no effect), so it is raised for the
@@ -45,12 +48,14 @@ imaplib._MAXLINE = max(imaplib._MAXLINE, 10_000_000)  # type: ignore[attr-define
 SEARCH_WINDOW = 50_000
 # Servers limit a command line (8,000 bytes is what RFC 7162 asks for): 500 UIDs of 10 digits fit.
 UIDS_PER_COMMAND = 500
-# How soon a stop is noticed while the server has nothing to say.
-STOP_CHECK_SECONDS = 0.5
+_ID_HEADER = "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]"
 # FetchedEmail.problem of a UID that the server listed and then withdrew.
 GONE = "gone"
 
 Security = Literal["tls", "starttls", "none"]
+Auth = Literal["password", "oauth2"]
+# Gives an access token; called again with one that the server refused, it gives another or raises MailboxLoginError.
+GetToken = Callable[[str], str]
 
 # What IMAPClient's parser raises on answers that no server should give.
 _PARSER_ERRORS = (ProtocolError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
@@ -78,12 +83,20 @@ class Account:
     host: str
     port: int
     username: str
-    password: str = field(repr=False)
+    password: str = field(default="", repr=False)
+    auth: Auth = "password"
+    token: GetToken | None = field(default=None, repr=False, compare=False)  # of oauth2
+    name: str = ""  # of the stored mailbox, for the command that its errors name
     security: Security = "tls"
     ca_file: Path | None = None
     timeout: float = 30.0
     allow_plaintext: bool = False
     max_email_bytes: int = 25_000_000  # no answer with one email may be larger
+
+    @property
+    def command(self) -> str:
+        """The command that enters this account's sign-in again."""
+        return f"briefbox mailbox add {self.name} --replace" if self.name else "briefbox mailbox add ..."
 
 
 class Mailbox(Protocol):
@@ -123,8 +136,29 @@ class Mailbox(Protocol):
     def fetch_partial(self, uid: int) -> FetchedEmail:
         """One email without its attachments, `left` telling what stayed; without marking anything as read."""
 
-    def wait(self, timeout: float) -> None:
-        """Return when the folder may have changed, and after `timeout` seconds at the latest."""
+    def uids_since(self, moment: datetime) -> list[int]:
+        """UIDs in the open folder of mail that the server received on that day (its own) or later, ascending."""
+
+    def fingerprints(self, uids: Sequence[int]) -> dict[int, Fingerprint]:
+        """What tells these emails from others, without their bodies. UIDs without an answer are left out."""
+
+    def uidvalidity_of(self, folder: str) -> int | None:
+        """The UIDVALIDITY of a folder that need not be open; None when the server does not tell."""
+
+    def start_idle(self) -> bool:
+        """Ask the server to announce news of the open folder; False when it can't or won't."""
+
+    def heard(self) -> bool:
+        """While idling: whether there may be new mail, told at once from what has arrived on `fileno()`."""
+
+    def stop_idle(self) -> None:
+        """End the IDLE, so that the connection can be used again."""
+
+    def fileno(self) -> int:
+        """The connection's socket, to be watched while idling; -1 when there is none."""
+
+    def abort(self) -> None:
+        """Break the connection from another thread: whoever waits on it gets an error. Never raises."""
 
 
 def fetch_one(mailbox: Mailbox, uid: int, most: int) -> FetchedEmail:
@@ -137,12 +171,13 @@ def fetch_one(mailbox: Mailbox, uid: int, most: int) -> FetchedEmail:
 class IMAPMailbox:
     """A mailbox on an IMAP server. Opens folders with EXAMINE and fetches with BODY.PEEK[]."""
 
-    def __init__(self, account: Account, *, stop: Event | None = None) -> None:
+    def __init__(self, account: Account) -> None:
         self.account = account
-        self._stop = stop or Event()
         self._client: IMAPClient | None = None
         self._broken = False
         self._idle_refused = False
+        self._idle: Idle | None = None
+        self._counts_in_ranges = True
         self._wire_names: dict[str, str] = {}
         self._status = FolderStatus(uidvalidity=0, exists=0)
 
@@ -158,10 +193,17 @@ class IMAPMailbox:
             return
         self._check_account()
         self._broken = self._idle_refused = False
+        self._idle, self._counts_in_ranges = None, True
         try:
             self._client = self._connect()
             self._encrypt()
-            self._sign_in()
+            if self.account.auth == "oauth2":
+                self._sign_in_with_token()
+            else:
+                self._sign_in()
+            if sign_in.wants_a_name(self.account) and "ID" in self._offered():
+                with self._plain_errors("was told this program's name") as client:
+                    client.id_({"name": "briefbox"})
         except BaseException:
             self._broken = True
             self.close()
@@ -209,7 +251,7 @@ class IMAPMailbox:
                 account.host,
                 port=account.port,
                 ssl=account.security == "tls",
-                ssl_context=self._tls_context() if account.security == "tls" else None,
+                ssl_context=tls_context(account.ca_file) if account.security == "tls" else None,
                 timeout=account.timeout,
             )
         except ssl.SSLError as error:
@@ -238,17 +280,12 @@ class IMAPMailbox:
         connection = client.socket()
         # IMAPClient writes a command in pieces: without NODELAY each one costs up to 45 ms (measured).
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A peer that is gone without a word is noticed by the kernel within two minutes, while nobody asks it anything.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+            if hasattr(socket, option):  # Linux
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         return client
-
-    def _tls_context(self) -> ssl.SSLContext:
-        path = self.account.ca_file
-        try:
-            return ssl.create_default_context(cafile=path)
-        except OSError as error:
-            raise MailboxTLSError(
-                f"The certificate authority file {path} cannot be used ({error.strerror or error}); expected a PEM file, set with `briefbox mailbox add ... --ca-file FILE`."
-            ) from error
 
     def _tls_error(self, error: ssl.SSLError) -> MailboxError:
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -270,48 +307,62 @@ class IMAPMailbox:
         assert self._client is not None
         if not self._client.has_capability("STARTTLS"):
             raise MailboxTLSError(
-                f"{self._where} does not offer STARTTLS; expected an encrypted connection: use `briefbox mailbox add ... --security tls` with the TLS port (usually 993)."
+                f"{self._where} does not offer STARTTLS; expected an encrypted connection: use `{self.account.command} --security tls` with the TLS port (usually 993)."
             )
         try:
             with self._plain_errors("was asked for STARTTLS") as client:
-                client.starttls(self._tls_context())
+                client.starttls(tls_context(self.account.ca_file))
         except ssl.SSLError as error:
             raise self._tls_error(error) from error
 
     def _sign_in(self) -> None:
         account = self.account
         assert self._client is not None
-        # LOGIN carries ASCII only; AUTHENTICATE PLAIN carries UTF-8.
-        is_ascii = (account.username + account.password).isascii()
-        can_plain = self._client.has_capability("AUTH=PLAIN")
-        if not is_ascii and not can_plain:
-            raise MailboxLoginError(
-                f"{self._where} takes only ASCII in user names and passwords; set another password there, and here with `briefbox mailbox add ...`."
-            )
-        plain = can_plain and (not is_ascii or self._client.has_capability("LOGINDISABLED"))
+        plain = sign_in.way_in(account, self._offered()) == "PLAIN"
         try:
             with self._plain_errors("was asked to sign in") as client:
                 (client.plain_login if plain else client.login)(account.username, account.password)
         except LoginError as error:
-            raise self._login_error(error) from error
+            raise self._login_error(error, account.password) from error
 
-    def _login_error(self, error: LoginError) -> MailboxError:
+    def _sign_in_with_token(self) -> None:
+        """XOAUTH2 or OAUTHBEARER; a token that is refused is renewed and tried once more, on a new connection."""
+        assert self.account.token is not None
+        mechanism = sign_in.way_in(self.account, self._offered())
+        token = self.account.token("")
+        refusal = self._try_token(mechanism, token)
+        if refusal is not None and refusal.permanent:
+            token = self.account.token(token)
+            # A server may have closed the refused connection, or count what went wrong on it.
+            self._broken = True
+            self.close()
+            self._broken = False
+            self._client = self._connect()
+            self._encrypt()
+            refusal = self._try_token(mechanism, token)
+        if refusal is not None:
+            raise refusal
+
+    def _try_token(self, mechanism: str, token: str) -> MailboxError | None:
+        answers = sign_in.TokenAnswers(mechanism, self.account, token)
+        try:
+            with self._plain_errors("was asked to sign in") as client:
+                client.sasl_login(mechanism, answers)
+        except LoginError as error:
+            return self._login_error(error, token, answers.complaint)
+        return None
+
+    def _offered(self) -> frozenset[str]:
+        with self._plain_errors("was asked what it can do") as client:
+            return frozenset(_words(name).upper() for name in client.capabilities())
+
+    def _login_error(self, error: LoginError, secret: str, complaint: str = "") -> MailboxError:
         said = _words(error)
-        if self.account.password:
-            said = said.replace(self.account.password, "***")
+        if secret:
+            said, complaint = said.replace(secret, "***"), complaint.replace(secret, "***")
         if isinstance(error.__context__, IMAPClientAbortError):
             return MailboxError(f"{self._where} closed the connection during sign-in: {said}.")
-        if "[privacyrequired]" in said.lower():
-            return MailboxTLSError(
-                f"{self._where} wants an encrypted connection before it takes a password ({said}); use `briefbox mailbox add ... --security starttls`."
-            )
-        if _passes(said):
-            return MailboxError(
-                f"{self._where} cannot sign {self.account.username!r} in now: {said}; it is tried again later."
-            )
-        return MailboxLoginError(
-            f"{self._where} refused the user name or password of {self.account.username!r}: {said}; set them again with `briefbox mailbox add ...` (many providers want an app password)."
-        )
+        return sign_in.login_error(self.account, said, passing=_passes(said), complaint=complaint)
 
     @contextmanager
     def _plain_errors(self, asked: str) -> Iterator[IMAPClient]:
@@ -337,6 +388,8 @@ class IMAPMailbox:
                 f"{self._where} gave an answer that cannot be understood when it {asked}: {_words(error)}."
             ) from error
         except IMAPClientError as error:
+            if sign_in.NOT_CONNECTED in _words(error).lower():
+                raise sign_in.not_connected_error(self.account, _words(error)) from error
             raise MailboxError(f"{self._where} said no when it {asked}: {_words(error)}.") from error
 
     # --- folders
@@ -421,7 +474,43 @@ class IMAPMailbox:
 
     def _search(self, uid_set: str) -> list[int]:
         with self._plain_errors("was asked for its list of emails") as client:
+            if self._counts_in_ranges and client.has_capability("ESEARCH"):
+                try:
+                    return search_in_ranges(client, uid_set)
+                except (ESearchError, IMAPClientError) as error:
+                    if isinstance(error, IMAPClientAbortError):
+                        raise
+                    self._counts_in_ranges = False  # it says that it can, and cannot
             return [int(uid) for uid in client.search(["UID", uid_set])]
+
+    def uids_since(self, moment: datetime) -> list[int]:
+        day = moment.date()
+        with self._plain_errors("was asked for its list of emails") as client:
+            return sorted(int(uid) for uid in client.search(["SINCE", day]))
+
+    def uidvalidity_of(self, folder: str) -> int | None:
+        wire = self._wire_names.get(folder, imap_utf7.encode(folder).decode("ascii"))
+        with self._plain_errors(f"was asked about the folder {folder!r}") as client:
+            client.folder_encode = False
+            try:
+                found = client.folder_status(wire, ["UIDVALIDITY"]).get(b"UIDVALIDITY")
+            finally:
+                client.folder_encode = True
+        return found if isinstance(found, int) else None
+
+    def fingerprints(self, uids: Sequence[int]) -> dict[int, Fingerprint]:
+        found = {}
+        for part in _chunks(uids):
+            answers, _ = self._ask(part, [_ID_HEADER, "RFC822.SIZE", "INTERNALDATE"])
+            for uid, answer in answers.items():
+                size = answer.get(b"RFC822.SIZE")
+                header = next((v for k, v in answer.items() if k.startswith(b"BODY[HEADER.FIELDS")), None)
+                found[uid] = Fingerprint(
+                    message_id_of(header) if isinstance(header, bytes) else "",
+                    size if isinstance(size, int) else None,
+                    _utc(answer.get(b"INTERNALDATE")),
+                )
+        return found
 
     def sizes(self, uids: Sequence[int]) -> dict[int, int]:
         found = {}
@@ -519,53 +608,50 @@ class IMAPMailbox:
             return {}
         return {uid: _words(error)}
 
-    # --- waiting
+    # --- waiting for news
 
-    def wait(self, timeout: float) -> None:
-        with self._plain_errors("was waited on") as client:
+    def start_idle(self) -> bool:
+        with self._plain_errors("was asked to announce news") as client:
             if self._idle_refused or not client.has_capability("IDLE"):
-                self._stop.wait(timeout)
-                client.noop()
-            else:
-                self._idle(client, timeout)
+                return False
+            self._idle = Idle(client, timeout=self.account.timeout)
+            try:
+                with self._told_goodbye():
+                    self._idle.begin()
+            except IdleRefusedError as error:
+                # A server that is busy may say yes next time; any other refusal is for this connection.
+                self._idle_refused = not _passes(_words(error))
+                return False
+        return True
 
-    def _idle(self, client: IMAPClient, timeout: float) -> None:
-        """IDLE as a mere wake-up: the caller looks for new UIDs afterwards in any case.
-
-        idle_check() is not used: it aborts on half a line and hides the end of the connection.
-        """
+    def heard(self) -> bool:
         try:
-            client.idle()
-        except IMAPClientAbortError:
-            raise
-        except IMAPClientError as error:
-            self._idle_unusual(error, timeout)
-            return
-        connection = client.socket()
-        # TLS may have decrypted bytes already, which poll() does not see.
-        if not (hasattr(connection, "pending") and connection.pending()):
-            poller = select.poll()
-            poller.register(connection, select.POLLIN)
-            end = time.monotonic() + timeout
-            while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
-                if poller.poll(min(left, STOP_CHECK_SECONDS) * 1000):
-                    break
-        _, said = client.idle_done()
-        for line in said:
-            if line and line[0] == b"BYE":
-                self._broken = True
-                why = " ".join(map(_words, line[1:]))
-                raise MailboxError(f"{self._where} ended the connection: {why}.")
+            return self._idle is None or self._idle.heard()
+        except (OSError, ValueError):
+            return True  # stop_idle() says what is wrong
 
-    def _idle_unusual(self, error: IMAPClientError, timeout: float) -> None:
-        said = _words(error).removeprefix("Unexpected IDLE response: ")
-        if _words(said).startswith("*"):
-            # News came before the server's "go ahead", and where the stream stands is not known any more.
+    def stop_idle(self) -> None:
+        with self._plain_errors("was asked to stop announcing"), self._told_goodbye():
+            if self._idle is not None and self._idle.is_on:
+                self._idle.end()
+
+    @contextmanager
+    def _told_goodbye(self) -> Iterator[None]:
+        try:
+            yield
+        except ByeError as error:
             self._broken = True
-            raise MailboxError(f"{self._where} answered IDLE with news first; reconnecting.") from error
-        # Refused or throttled: this connection looks at intervals from now on.
-        self._idle_refused = True
-        self._stop.wait(timeout)
+            raise MailboxError(f"{self._where} ended the connection: {_words(error)}.") from error
+
+    def fileno(self) -> int:
+        return -1 if self._client is None else int(self._client.socket().fileno())
+
+    def abort(self) -> None:
+        self._broken = True
+        client = self._client
+        if client is not None:
+            with suppress(Exception):
+                client.socket().shutdown(socket.SHUT_RDWR)
 
 
 def _words(said: object) -> str:
@@ -576,7 +662,8 @@ def _words(said: object) -> str:
         # IMAPClient formats bytes into some of its messages.
         said = said[2:-1]
     text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-    text = text.removeprefix("select failed: ").removeprefix("fetch failed: ")
+    # imapclient adds a paragraph of advice to some of its messages.
+    text = text.strip().split("\n")[0].removeprefix("select failed: ").removeprefix("fetch failed: ")
     return " ".join("".join(ch if ch.isprintable() else " " for ch in text).split())[:300].rstrip(".")
 
 
@@ -632,7 +719,6 @@ class FakeMailbox:
         self._selected: _FakeFolder | None = None
         self._failures: list[tuple[str, Exception]] = []
         self._lock = RLock()
-        self._news = Event()
         self.is_open = False
         self.calls: Counter[str] = Counter()
         self.fetched: Counter[int] = Counter()  # how often each UID was asked for
@@ -649,15 +735,14 @@ class FakeMailbox:
         uid: int | None = None,
         internal_date: datetime | None = None,
     ) -> int:
-        """Deliver an email and wake a waiting reader; returns its UID."""
+        """Deliver an email; returns its UID."""
         with self._lock:
             target = self._folders[folder]
             uid = target.uidnext if uid is None else uid
             date = internal_date or datetime.now(UTC).replace(microsecond=0)
             target.emails[uid] = FetchedEmail(uid, raw=raw, size=len(raw), internal_date=date)
             target.uidnext = max(target.uidnext, uid + 1)
-        self._news.set()
-        return uid
+            return uid
 
     def remove(self, uid: int, *, folder: str = "INBOX") -> None:
         """Somebody else deletes an email."""
@@ -761,10 +846,45 @@ class FakeMailbox:
         found = fetch_in_part(lambda items: {b"BODY[]": email.raw} if "BODY.PEEK[]<" in items[0] else {})
         return replace(email, raw=found[0], left=found[1]) if found else email
 
-    def wait(self, timeout: float) -> None:
-        self._called("wait")
-        self._news.wait(timeout)
-        self._news.clear()
+    def uids_since(self, moment: datetime) -> list[int]:
+        self._called("uids_since")
+        with self._lock:
+            emails = self._open_emails().values()
+            return sorted(
+                e.uid for e in emails if e.internal_date and e.internal_date.date() >= moment.date()
+            )
+
+    def fingerprints(self, uids: Sequence[int]) -> dict[int, Fingerprint]:
+        self._called("fingerprints")
+        with self._lock:
+            emails = self._open_emails()
+            return {
+                uid: Fingerprint(
+                    message_id_of(emails[uid].raw or b""), emails[uid].size, emails[uid].internal_date
+                )
+                for uid in uids
+                if uid in emails
+            }
+
+    def uidvalidity_of(self, folder: str) -> int | None:
+        self._called("uidvalidity_of")
+        return self._folders[folder].uidvalidity if folder in self._folders else None
+
+    def start_idle(self) -> bool:
+        self._called("start_idle")
+        return False
+
+    def heard(self) -> bool:
+        return True
+
+    def stop_idle(self) -> None:
+        self._called("stop_idle")
+
+    def fileno(self) -> int:
+        return -1
+
+    def abort(self) -> None:
+        self.is_open = False
 
     def _one(self, emails: dict[int, FetchedEmail], uid: int) -> FetchedEmail:
         if uid in self.bad_on_fetch:

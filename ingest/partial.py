@@ -14,15 +14,14 @@ The same email gives the same bytes each time. Servers lie and differ: whatever 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from email.message import Message
-from email.parser import BytesParser
-from email.policy import compat32
 from typing import Any
 
+from briefbox.errors import ParseError
 from briefbox.schemas import LeftOnServer
 from briefbox.settings import Settings
+from ingest.headers import Headers, parameters, read_headers
 from ingest.html import MAX_HTML
-from ingest.parse import MAX_DEPTH, MAX_PARAMETERS, MAX_PARTS
+from ingest.mime import MAX_DEPTH, MAX_PARTS, content_type, declared_boundary
 
 # FETCH of these items of one email; {} when the server gives nothing that can be used.
 Ask = Callable[[list[str]], dict[bytes, Any]]
@@ -42,11 +41,13 @@ SMALL_OCTETS = 100_000
 MAX_INNER_HEADER = 64_000
 # Servers limit a command line (8,000 bytes is what RFC 7162 asks for).
 MAX_COMMAND = 4_000
-# Written into the headers of a part that stayed, for people who look at the bytes. The parser does not read it.
-MARK = b"X-Briefbox-Left-On-Server"
+# Written into the headers of a part that stayed, for people who look at the bytes. The parser does not read it. It has
+# not our name: by X-Briefbox-... mail is known that we sent (ingest/kind.py).
+MARK = b"X-Left-On-Server"
 
-_FIELD = re.compile(rb"^content-[a-z-]+[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*\n?", re.IGNORECASE | re.MULTILINE)
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+# White space, also as quoted-printable and HTML write it, and tags.
+_BLANK = re.compile(rb"\s|=(?:\r?\n|20|A0)|&nbsp;|<[^>]{0,10000}>", re.IGNORECASE)
 _MAIL = {"message/rfc822", "message/global"}
 # What the parser lists as attached although it begins with message/.
 _ATTACHED_MESSAGES = {*_MAIL, "message/partial", "message/external-body", "message/news"}
@@ -66,7 +67,7 @@ _SIGNATURES = {
 
 
 # What structures and headers that nobody should send make the code here raise.
-_STUMBLES = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_STUMBLES = (ParseError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class _OddError(Exception):
@@ -83,7 +84,7 @@ class _Part:
     children: list["_Part"] | None = None  # of a multipart
     described: bytes = b""  # its headers as the structure tells them
     header: bytes = b""  # its headers as they are, without the blank line
-    fields: Message = field(default_factory=Message)  # the Content-* ones of them
+    fields: Headers = field(default_factory=Headers)  # as the parser reads them
     body: bytes = b""
     stays: bool = False
     is_cut: bool = False
@@ -208,19 +209,15 @@ def _fetch_headers(ask: Ask, root: _Part) -> None:
         if header is None and not part.section:
             raise _OddError
         part.header = part.described if header is None else header.strip(b"\r\n")
-        part.fields = content_fields(part.header)
-        if part.fields["content-type"] is not None:
-            part.type = part.fields.get_content_type()
+        part.fields = fields_of(part.header)
+        part.type, _ = content_type(part.fields, part.type)
         if (part.children is not None) != part.type.startswith("multipart/"):
             raise _OddError
 
 
-def content_fields(header: bytes) -> "Message[str, str]":
-    """The Content-* headers. Python's parser is quadratic in long ones, so these are odd too."""
-    found = _FIELD.findall(_BLANK_LINE.split(header, maxsplit=1)[0] + b"\n")
-    if any(len(one) > MAX_PARAMETERS for one in found):
-        raise _OddError
-    return BytesParser(policy=compat32).parsebytes(b"".join(found) + b"\n", headersonly=True)
+def fields_of(header: bytes) -> Headers:
+    """The headers of a part. Raises ParseError beyond the parser's limits."""
+    return read_headers(header, 0, len(header))[0]
 
 
 def _in_lines(ask: Ask, items: Sequence[str]) -> dict[bytes, Any]:
@@ -268,19 +265,25 @@ def _choose(root: _Part) -> None:
 
 def _is_wanted(part: _Part, *, is_root: bool, any_text: bool) -> bool:
     """Whether it is text, or what mail is made of, and no file that somebody attached."""
-    is_attached = str(part.fields.get_content_disposition() or "") == "attachment"
+    disposition, named = _disposition_of(part)
+    is_attached = disposition == "attachment"
     if part.type.startswith("text/"):
         # A second text with a name is a file (ingest/parse.py).
-        is_file = not is_root and any_text and _has_name(part) and part.octets > SMALL_OCTETS
+        is_file = not is_root and any_text and bool(named) and part.octets > SMALL_OCTETS
         return is_root or not (is_attached or is_file)
     if part.type.startswith("message/"):
         return part.type not in _ATTACHED_MESSAGES
+    if named.lower() == "winmail.dat":
+        return True
     return part.type in _WRAPPED or (part.type in _SIGNATURES and part.octets <= SMALL_OCTETS)
 
 
-def _has_name(part: _Part) -> bool:
-    headers = f"{part.fields['content-type']} {part.fields['content-disposition']}".lower()
-    return "name" in headers
+def _disposition_of(part: _Part) -> tuple[str, str]:
+    """Whether it is attached or shown, and its file's name; "" where it does not say."""
+    values = part.fields.all("content-disposition")
+    word, found = parameters(values[0]) if values else ("", {})
+    _, typed = content_type(part.fields, part.type)
+    return word, found.get("filename") or typed.get("name") or ""
 
 
 def _fetch_bodies(ask: Ask, root: _Part) -> None:
@@ -304,6 +307,16 @@ def _fetch_bodies(ask: Ask, root: _Part) -> None:
     for part in mails:
         inner = value(answer, "TEXT" if not part.section else f"{part.section}.HEADER") or b""
         part.body = _BLANK_LINE.split(inner[:MAX_INNER_HEADER], maxsplit=1)[0].strip(b"\r\n") + b"\r\n\r\n"
+    if mails and not any(_has_words(part) for part in wanted):
+        # The parser takes the words of the first attached mail then; they stand at its beginning.
+        first = mails[0]
+        inner = value(ask([f"BODY.PEEK[{first.place}]<0.{FIRST_BYTES}>"]), first.place) or first.body
+        first.body = inner if len(inner) < FIRST_BYTES else inner[: inner.rfind(b"\n", 0, FIRST_BYTES) + 1]
+
+
+def _has_words(part: _Part) -> bool:
+    """Whether anything is in it but blanks and markup."""
+    return part.type not in _SIGNATURES and bool(_BLANK.sub(b"", part.body))
 
 
 def _inner_header(part: _Part) -> str:
@@ -337,13 +350,13 @@ def _assembled(part: _Part, boundaries: tuple[bytes, ...]) -> Iterator[bytes]:
 
 def _boundary(part: _Part) -> bytes:
     """As the parser will see it."""
-    boundary = part.fields.get_boundary()
+    boundary = declared_boundary(content_type(part.fields, part.type)[1])
     if not boundary or not part.children:
         raise _OddError
-    return boundary.encode("ascii", "surrogateescape")
+    return boundary
 
 
 def _decoded_size(part: _Part) -> int:
     """An estimate: base64 writes 57 bytes as a line of 78 octets."""
-    encoding = str(part.fields["content-transfer-encoding"] or "").strip().lower()
+    encoding = part.fields.get("content-transfer-encoding", "").strip().lower()
     return part.octets * 57 // 78 if encoding == "base64" else part.octets

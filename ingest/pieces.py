@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from briefbox.errors import MailboxError
-from ingest.partial import Ask, content_fields, value
+from ingest.partial import Ask, fields_of, value
 
 PIECE = 1_000_000
 
@@ -17,8 +17,8 @@ def read_part(ask: Ask, section: str, *, most: int) -> Iterator[bytes]:
     """The bytes of the part without their transfer encoding. Raises MailboxError when it does not come, or when more
     than `most` octets come."""
     headers = "HEADER" if section == "TEXT" else f"{section}.MIME"
-    fields = content_fields(value(ask([f"BODY.PEEK[{headers}]"]), headers) or b"")
-    encoding = str(fields["content-transfer-encoding"] or "").strip().lower()
+    fields = fields_of(value(ask([f"BODY.PEEK[{headers}]"]), headers) or b"")
+    encoding = fields.get("content-transfer-encoding", "").strip().lower()
     return decoded(_pieces(ask, section, most), encoding)
 
 

@@ -1,179 +1,50 @@
-"""The poller: one thread for each mailbox that connects, reads it up to date, waits for news, and never gives up.
+"""The poller: one process, any number of mailboxes and folders, none of which has a thread while it waits.
 
-Failures are told on the mailbox's row in the server's own words. Connecting is retried with exponential
-back-off and jitter; a refused password waits longer, because hammering a log-in gets accounts locked.
+    selector: idling connections, all in one select()        what is due: news, renewal, next try, older mail
+                       |                                                      |
+                       +-----------------> a few threads, one step each <-----+
+                                  (connect, list, fetch, commit, idle again)
+
+Who goes first: folders with news, the longest waiting first; older mail after that. A step is bounded, so a folder with
+100,000 new mails takes turns with the others; folders in trouble get half of the threads at most, since a server that does
+not answer holds one until the timeout. Several pollers share the mailboxes by lease; the leases of one that dies lapse.
 """
 
 import logging
+import selectors
+import socket
 import time
-from collections.abc import Callable
-from pathlib import Path
-from threading import Event, Thread
+from collections import Counter, deque
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Event
+from uuid import uuid4
 
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    sleep_using_event,
-    stop_when_event_set,
-    wait_random_exponential,
-)
+from sqlmodel import Session
 
 from briefbox.db import Database
-from briefbox.errors import BriefboxError, LeaseLostError, MailboxError
+from briefbox.errors import BriefboxError
 from briefbox.settings import Settings
-from briefbox.store import mailboxes, processes, secrets
+from briefbox.store import alerts, folders, leases, mailboxes, processes
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.store.processes import ProcessName
 from briefbox.tables import Mailbox as MailboxRow
-from ingest.folder import Folder, SendHints, Suspects
-from ingest.mailbox import Account, IMAPMailbox, Mailbox
+from ingest.accounts import account_of
+from ingest.folder import SendHints
+from ingest.mailbox import IMAPMailbox, Mailbox
+from ingest.watch import FolderWatch, Surroundings
 
 log = logging.getLogger(__name__)
 
-MAX_BACKOFF_SECONDS = 60.0
-PERMANENT_ERROR_SECONDS = 120.0
-# How often the list of mailboxes is read again, and the process says that it lives.
-WATCH_SECONDS = 2.0
+# How often the list of mailboxes is read again and leases are renewed; more rarely where there are very many.
+LOOK_SECONDS = 2.0
+MAILBOXES_PER_LOOK_SECOND = 100
+# A step that takes longer is broken off: its server sends just enough not to time out.
+STEP_SECONDS = 900.0
+# How soon a stop is noticed.
+SELECT_SECONDS = 0.5
 DEFAULT_FOLDER = "INBOX"
-
-OpenMailbox = Callable[[MailboxRow, Event], Mailbox]
-
-
-def account_of(row: MailboxRow, settings: Settings) -> Account:
-    """The account of a stored mailbox, its password decrypted. Raises SettingsError."""
-    return Account(
-        host=row.host,
-        port=row.port,
-        username=row.username,
-        password=secrets.cipher(settings).decrypt(row.name, row.password_encrypted),
-        security=row.security,  # type: ignore[arg-type]  # the column holds one of the three words
-        ca_file=Path(row.ca_file) if row.ca_file else None,
-        timeout=settings.imap_timeout_seconds,
-        max_email_bytes=settings.max_email_bytes,
-    )
-
-
-class MailboxWatcher:
-    """Keeps one mailbox read up to date until stopped."""
-
-    def __init__(
-        self,
-        database: Database,
-        settings: Settings,
-        row: MailboxRow,
-        owner: str,
-        send_hints: SendHints,
-        open_mailbox: OpenMailbox,
-    ) -> None:
-        """Nothing is connected until `run`."""
-        self.database, self.settings, self.row, self.owner = database, settings, row, owner
-        self.send_hints, self.open_mailbox = send_hints, open_mailbox
-        self.stop = Event()
-        self.suspects = Suspects()
-
-    def run(self) -> None:
-        """Connect, read, wait, again and again. Returns when `stop` is set."""
-        while not self.stop.is_set():
-            try:
-                self._one_session()
-            except Exception as error:
-                # Whatever it was must not end the watching of this mailbox; it is shown and tried again.
-                log.exception("mailbox %s: unexpected error", self.row.name)
-                self._note(f"unexpected error: {error!r}")
-                self.stop.wait(5)
-
-    def _one_session(self) -> None:
-        lease = self._claim()
-        if lease is None:
-            self.stop.wait(min(2.0, self.settings.mailbox_lease_seconds / 3))
-            return
-        mailbox = self.open_mailbox(self.row, self.stop)
-        try:
-            self._retrying()(self._catch_up, mailbox, lease)
-            self._watch(mailbox, lease)
-        except LeaseLostError as error:
-            log.warning("mailbox %s: %s", self.row.name, error)
-        except BriefboxError as error:
-            if not self.stop.is_set():
-                log.warning("mailbox %s: %s", self.row.name, error)
-                self._note(str(error))
-                self.stop.wait(1)
-        finally:
-            mailbox.close()
-            self._release(lease)
-
-    def _catch_up(self, mailbox: Mailbox, lease: MailboxLease) -> None:
-        """Connect afresh and compare every folder in full: whatever an outage left out is found here."""
-        mailbox.close()
-        with self.database.write() as session:
-            mailboxes.renew(session, lease, seconds=self.settings.mailbox_lease_seconds)
-        mailbox.open()
-        self._reconcile(mailbox, lease, in_full=True)
-
-    def _watch(self, mailbox: Mailbox, lease: MailboxLease) -> None:
-        """Wait for news in the first folder; look at all folders in full every reconcile_seconds."""
-        due = time.monotonic() + self.settings.reconcile_seconds
-        # A wait must end in time to renew the lease.
-        longest = min(self.settings.idle_seconds, self.settings.mailbox_lease_seconds / 2)
-        while not self.stop.is_set():
-            mailbox.wait(max(0.1, min(longest, due - time.monotonic())))
-            if self.stop.is_set():
-                return
-            in_full = time.monotonic() >= due
-            self._reconcile(mailbox, lease, in_full=in_full)
-            if in_full:
-                due = time.monotonic() + self.settings.reconcile_seconds
-
-    def _reconcile(self, mailbox: Mailbox, lease: MailboxLease, *, in_full: bool) -> None:
-        # The first folder comes last, so that it is the selected one while we wait.
-        for name in reversed(self.row.folders or [DEFAULT_FOLDER]):
-            Folder(self.database, self.settings, lease, name, self.send_hints, self.suspects).reconcile(
-                mailbox, in_full=in_full
-            )
-
-    def _retrying(self) -> Retrying:
-        return Retrying(
-            retry=retry_if_exception_type((MailboxError, OSError)),
-            wait=_wait,
-            stop=stop_when_event_set(self.stop),
-            sleep=sleep_using_event(self.stop),
-            before_sleep=self._before_sleep,
-            reraise=True,
-        )
-
-    def _before_sleep(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        seconds = state.next_action.sleep if state.next_action else 0
-        log.warning("mailbox %s: %s Next try in %.0f s.", self.row.name, error, seconds)
-        self._note(str(error))
-
-    def _claim(self) -> MailboxLease | None:
-        with self.database.write() as session:
-            return mailboxes.claim(
-                session, self.row.id, owner=self.owner, seconds=self.settings.mailbox_lease_seconds
-            )
-
-    def _release(self, lease: MailboxLease) -> None:
-        try:
-            with self.database.write() as session:
-                mailboxes.release(session, lease)
-        except BriefboxError as error:
-            log.warning("mailbox %s: lease not given back (%s); it lapses by itself", self.row.name, error)
-
-    def _note(self, sentence: str) -> None:
-        try:
-            with self.database.write() as session:
-                mailboxes.note_error(session, self.row.id, sentence)
-        except BriefboxError as error:
-            log.warning("mailbox %s: error not noted (%s)", self.row.name, error)
-
-
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, BriefboxError) and error.permanent:
-        return PERMANENT_ERROR_SECONDS
-    return float(wait_random_exponential(multiplier=0.5, max=MAX_BACKOFF_SECONDS)(state))
 
 
 class Poller:
@@ -183,57 +54,277 @@ class Poller:
         self, database: Database, settings: Settings, process: ProcessName, send_hints: SendHints
     ) -> None:
         """`send_hints` gets ids of committed emails."""
-        self.database, self.settings, self.process, self.send_hints = database, settings, process, send_hints
-        self._watchers: dict[int, tuple[tuple[object, ...], MailboxWatcher, Thread]] = {}
+        self.database, self.settings, self.process = database, settings, process
+        # No other process has this name, not even one with the same number in another container.
+        self._owner = f"{process.name}#{uuid4().hex[:8]}"
+        self._shared = Surroundings(database, settings, send_hints, self._open)
+        self._watches: dict[int, tuple[tuple[object, ...], list[FolderWatch]]] = {}
+        self._running: dict[FolderWatch, float] = {}
+        self._finished: deque[FolderWatch] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._wake = socket.socketpair()
+        for end in (self._woken, self._wake):
+            end.settimeout(0)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._pool = ThreadPoolExecutor(settings.poller_threads, thread_name_prefix="folder")
+        self._look_at = 0.0
+        self._crowded: set[tuple[str, ...]] = set()  # hosts and accounts with more folders than connections
 
     def run(self, stop: Event) -> None:
-        """Watch until `stop` is set, then let every watcher end cleanly."""
+        """Watch until `stop` is set, then leave every mailbox to the next poller."""
         try:
             while not stop.is_set():
-                try:
-                    self._look()
-                except BriefboxError as error:
-                    log.warning("%s Trying again.", error)
-                stop.wait(WATCH_SECONDS)
+                if time.monotonic() >= self._look_at:
+                    self._try_to_look()
+                self._dispatch()
+                for key, _ in self._selector.select(self._next_due()):
+                    self._heard(key)
+                self._collect()
         finally:
-            for mailbox_id in list(self._watchers):
-                self._end(mailbox_id)
+            self._end()
+
+    # --- mailboxes and leases
+
+    def _try_to_look(self) -> None:
+        try:
+            self._look()
+        except BriefboxError as error:
+            log.warning("%s Trying again.", error)
+        num_mailboxes = len(self._watches)
+        self._look_at = time.monotonic() + max(LOOK_SECONDS, num_mailboxes / MAILBOXES_PER_LOOK_SECOND)
 
     def _look(self) -> None:
+        """Renew leases, take mailboxes that are free, leave those that are paused, changed or more than our share."""
+        owner, seconds = self._owner, self.settings.mailbox_lease_seconds
         with self.database.write() as session:
-            rows = {row.id: row for row in mailboxes.all_of(session) if row.paused_at is None}
-            processes.beat(session, self.process, f"{len(rows)} mailboxes")
-        for mailbox_id, (version, _, thread) in list(self._watchers.items()):
-            if mailbox_id not in rows or version != _version(rows[mailbox_id]) or not thread.is_alive():
-                self._end(mailbox_id)
-        for mailbox_id, row in rows.items():
-            if mailbox_id not in self._watchers:
-                self._begin(row)
+            rows = {row.id: row for row in mailboxes.active(session) if row.paused_at is None}
+            ours = leases.renew_owned(session, owner, seconds=seconds)
+            processes.beat(session, self.process, f"{len(ours)} of {len(rows)} mailboxes")
+            share = -(-len(rows) // max(1, self._num_pollers(session)))
+            surplus = [i for i in ours if i not in rows] + list(ours)[share:]
+            if len(ours) > share:
+                log.info("giving %d mailboxes to other pollers", len(ours) - share)
+            leases.release_all(session, owner, surplus)
+            ours = {i: lease for i, lease in ours.items() if i in rows and i not in surplus}
+            if len(ours) < share:
+                free = [i for i in rows if i not in ours]
+                ours |= leases.claim_free(
+                    session, free, owner=owner, seconds=seconds, limit=share - len(ours)
+                )
+            self._note_successes(session)
+            asked = [i for i in ours if rows[i].reconcile_at is not None]
+            for mailbox_id in asked:
+                rows[mailbox_id].reconcile_at = None
+        self._keep_only(rows, ours)
+        for mailbox_id, lease in ours.items():
+            if mailbox_id not in self._watches:
+                row = rows[mailbox_id]
+                names = row.folders or [DEFAULT_FOLDER]
+                watches = [FolderWatch(self._shared, row, lease, name) for name in dict.fromkeys(names)]
+                self._watches[mailbox_id] = (_version(row), watches)
+        for mailbox_id in asked:
+            for watch in self._of(mailbox_id):
+                watch.wants_comparison, watch.due = True, 0.0
+        wanted = Counter(place for watch in self._all() for place in _places(watch))
+        self._crowded = {place for place, number in wanted.items() if number > self._limit(place)}
 
-    def _begin(self, row: MailboxRow) -> None:
-        watcher = MailboxWatcher(
-            self.database, self.settings, row, self.process.name, self.send_hints, self._open
+    def _num_pollers(self, session: Session) -> int:
+        alive = {row.name for row, is_alive in processes.all_of(session) if is_alive and row.kind == "poll"}
+        return len(alive | {self.process.name})
+
+    def _note_successes(self, session: Session) -> None:
+        well = []
+        for mailbox_id in self._watches:
+            watches = self._of(mailbox_id)
+            if any(w.has_succeeded for w in watches) and not any(w.error for w in watches):
+                well.append(mailbox_id)
+        if well:
+            folders.forget_errors(session, well)
+            alerts.resolve_all(session, [w.key for i in well for w in self._of(i)])
+            for mailbox_id in well:
+                for watch in self._of(mailbox_id):
+                    watch.has_succeeded = False
+
+    def _keep_only(self, rows: dict[int, MailboxRow], ours: dict[int, MailboxLease]) -> None:
+        for mailbox_id, (version, watches) in list(self._watches.items()):
+            same = mailbox_id in ours and version == _version(rows[mailbox_id])
+            if same and not any(w.is_lost or w.lease != ours[mailbox_id] for w in watches):
+                continue
+            for watch in watches:
+                self._unregister(watch)
+                watch.is_lost = True
+                if watch in self._running:
+                    _abort(watch)  # collected when its step has ended
+                else:
+                    watch.disconnect()
+            # What still runs writes under its lease, which the next watch of this mailbox would share.
+            if not any(w in self._running for w in watches):
+                del self._watches[mailbox_id]
+
+    def _of(self, mailbox_id: int) -> list[FolderWatch]:
+        return self._watches[mailbox_id][1]
+
+    def _all(self) -> Iterable[FolderWatch]:
+        return (watch for _, watches in self._watches.values() for watch in watches)
+
+    # --- steps
+
+    def _next_due(self) -> float:
+        # Who waits for a thread or a connection is dispatched when a step ends, which wakes the selector.
+        waiting = [w.due for w in self._all() if w not in self._running and not w.is_lost]
+        soonest = min([self._look_at, *waiting]) - time.monotonic()
+        return min(
+            SELECT_SECONDS, max(0.0 if len(self._running) < self.settings.poller_threads else 0.02, soonest)
         )
-        thread = Thread(target=watcher.run, name=f"mailbox-{row.name}", daemon=True)
-        self._watchers[row.id] = (_version(row), watcher, thread)
-        thread.start()
 
-    def _end(self, mailbox_id: int) -> None:
-        _, watcher, thread = self._watchers.pop(mailbox_id)
-        watcher.stop.set()
-        thread.join(timeout=self.settings.imap_timeout_seconds + 5)
+    def _dispatch(self) -> None:
+        """Give threads to those that are due, as far as threads and connections go."""
+        moment = time.monotonic()
+        self._abort_endless(moment)
+        due = [w for w in self._all() if w.due <= moment and w not in self._running and not w.is_lost]
+        if not due:
+            return
+        due.sort(key=lambda w: (w.is_behind, w.due))
+        num_threads = self.settings.poller_threads
+        num_troubled = sum(w.failures > 0 for w in self._running)
+        num_behind = sum(w.is_behind for w in self._running)
+        connections = self._connections()
+        for watch in due:
+            if len(self._running) >= num_threads:
+                return
+            troubled, behind = watch.failures > 0, watch.is_behind
+            if (troubled and num_troubled >= num_threads // 2) or (
+                behind and num_behind >= num_threads // 4 + 1
+            ):
+                continue
+            if watch.mailbox is None and not self._has_room(watch, connections):
+                watch.due = moment + 0.2
+                continue
+            if watch.mailbox is None:
+                connections.update(_places(watch))
+            num_troubled, num_behind = num_troubled + troubled, num_behind + behind
+            self._start(watch, moment)
 
-    def _open(self, row: MailboxRow, stop: Event) -> Mailbox:
-        return IMAPMailbox(account_of(row, self.settings), stop=stop)
+    def _start(self, watch: FolderWatch, moment: float) -> None:
+        self._unregister(watch)
+        self._running[watch] = moment
+        self._pool.submit(self._step, watch)
+
+    def _step(self, watch: FolderWatch) -> None:
+        try:
+            watch.step()
+        finally:
+            self._finished.append(watch)
+            with suppress(OSError):  # a full pipe wakes as well
+                self._wake.send(b"!")
+
+    def _collect(self) -> None:
+        """Take back those whose step has ended; their connections idle in the selector."""
+        while self._finished:
+            watch = self._finished.popleft()
+            self._running.pop(watch, None)
+            if watch.is_lost:
+                watch.disconnect()
+            elif watch.is_idle and watch.mailbox is not None:
+                if self._must_rest(watch):
+                    watch.rest()
+                elif watch.mailbox.heard():
+                    watch.due = 0.0  # it came before the socket was watched
+                else:
+                    self._selector.register(watch.mailbox.fileno(), selectors.EVENT_READ, watch)
+            elif watch.mailbox is not None and self._must_rest(watch) and watch.due > time.monotonic():
+                watch.rest()
+
+    def _heard(self, key: selectors.SelectorKey) -> None:
+        watch: FolderWatch | None = key.data
+        if watch is None:
+            with suppress(BlockingIOError):
+                while self._woken.recv(4096):
+                    pass
+        elif watch.mailbox is None or watch.mailbox.heard():
+            self._unregister(watch)
+            watch.due = 0.0
+
+    def _unregister(self, watch: FolderWatch) -> None:
+        if watch.mailbox is None:
+            return
+        with suppress(KeyError, ValueError):
+            self._selector.unregister(watch.mailbox.fileno())
+
+    def _abort_endless(self, moment: float) -> None:
+        for watch, since in self._running.items():
+            if moment - since > STEP_SECONDS:
+                log.warning("mailbox %s: a step took over %.0f s; reconnecting", watch.row.name, STEP_SECONDS)
+                _abort(watch)
+                self._running[watch] = moment
+
+    # --- connections
+
+    def _connections(self) -> Counter[tuple[str, ...]]:
+        """Connections in use, by host and by account."""
+        used: Counter[tuple[str, ...]] = Counter()
+        for watch in self._all():
+            if watch.mailbox is not None or watch in self._running:
+                used.update(_places(watch))
+        return used
+
+    def _limit(self, place: tuple[str, ...]) -> int:
+        return (
+            self.settings.connections_per_host if len(place) == 1 else self.settings.connections_per_account
+        )
+
+    def _has_room(self, watch: FolderWatch, used: Counter[tuple[str, ...]]) -> bool:
+        return all(used[place] < self._limit(place) for place in _places(watch))
+
+    def _must_rest(self, watch: FolderWatch) -> bool:
+        """Whether others need the connection: where there are more folders than connections, one is passed round."""
+        for place in self._crowded.intersection(_places(watch)):
+            others = (w for w in self._all() if w.is_idle and w is not watch and w not in self._running)
+            if sum(place in _places(w) for w in others) >= self._limit(place) - 1:
+                return True
+        return False
+
+    def _open(self, row: MailboxRow) -> Mailbox:
+        return IMAPMailbox(account_of(row, self.settings, self.database))
+
+    # --- the end
+
+    def _end(self) -> None:
+        for watch in list(self._running):
+            _abort(watch)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for watch in self._all():
+            watch.disconnect()
+        self._watches.clear()
+        try:
+            with self.database.write() as session:
+                leases.release_all(session, self._owner)
+        except BriefboxError as error:
+            log.warning("Leases not given back (%s); they lapse by themselves.", error)
+        self._selector.close()
+        self._woken.close()
+        self._wake.close()
+
+
+def _abort(watch: FolderWatch) -> None:
+    if watch.mailbox is not None:
+        watch.mailbox.abort()
+
+
+def _places(watch: FolderWatch) -> tuple[tuple[str, ...], ...]:
+    host = watch.row.host.lower()
+    return (host,), (host, watch.row.username)
 
 
 def _version(row: MailboxRow) -> tuple[object, ...]:
-    """What, when changed, needs a new connection."""
+    """What, when changed, needs a new connection. Not the tokens of OAuth2, which change by themselves."""
     return (
         row.host,
         row.port,
         row.security,
         row.username,
+        row.auth,
+        repr(row.oauth),
         row.password_encrypted,
         row.ca_file,
         tuple(row.folders),

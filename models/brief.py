@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from briefbox import language
 from briefbox.schemas import (
     Brief,
     BriefField,
@@ -18,7 +19,6 @@ from briefbox.schemas import (
     Provenance,
     Sentence,
 )
-from models import language
 from models.doubt import needs_human
 from models.grounding import Evidence
 from models.instructions import addresses_assistant

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from briefbox import language
 from briefbox.schemas import BRIEF_FIELDS, BriefField, BriefRequest, Omission
-from models import language
 from models.prompt import (
     ANSWER_ORDER,
     FIELD_PREFIXES,

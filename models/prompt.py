@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from briefbox import language
 from briefbox.errors import ModelError
 from briefbox.schemas import (
     PRIORITIES,
@@ -20,7 +21,6 @@ from briefbox.schemas import (
     ExampleOutput,
     Omission,
 )
-from models import language
 from models.text import compact, one_line
 
 # Stored with every brief, example and adapter. Change it with every change to what the model sees.

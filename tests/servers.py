@@ -145,8 +145,12 @@ class Dovecot:
 
 
 @contextmanager
-def dovecot(folder: Path) -> Iterator[Dovecot]:
-    """Run Dovecot 2.3, as root or not; a visible skip where it is missing. The certificate lies in `folder`."""
+def dovecot(folder: Path, *, introspection_url: str = "", num_users: int = 1) -> Iterator[Dovecot]:
+    """Run Dovecot 2.3, as root or not; a visible skip where it is missing. The certificate lies in `folder`.
+
+    More users than one are called desk1, desk2 and so on, with the same password.
+    With an introspection address it takes OAuth2 tokens, too, and asks there whose they are (RFC 7662).
+    """
     if not DOVECOT.exists():
         pytest.skip(f"{DOVECOT} is not there: apt-get install dovecot-imapd")
     version = subprocess.run(
@@ -160,7 +164,9 @@ def dovecot(folder: Path) -> Iterator[Dovecot]:
         base = Path(name)
         base.chmod(0o755)
         server = Dovecot(free_port(), free_port(), certificate.ca_file, base / "dovecot.log")
-        _configure(base, server, certificate)
+        _configure(base, server, certificate, num_users)
+        if introspection_url:
+            _take_tokens(base, introspection_url)
         process = subprocess.Popen(
             [DOVECOT, "-F", "-c", base / "dovecot.conf"],
             stdin=subprocess.DEVNULL,
@@ -181,7 +187,7 @@ def dovecot(folder: Path) -> Iterator[Dovecot]:
                 process.stderr.close()
 
 
-def _configure(base: Path, server: Dovecot, certificate: Certificate) -> None:
+def _configure(base: Path, server: Dovecot, certificate: Certificate, num_users: int = 1) -> None:
     is_root = os.geteuid() == 0
     me = pwd.getpwuid(os.geteuid())
     # Dovecot refuses to serve mail as root, so as root it has users of its own.
@@ -194,7 +200,8 @@ def _configure(base: Path, server: Dovecot, certificate: Certificate) -> None:
     if is_root:
         shutil.chown(base / "mail", "mail", "mail")
     users = base / "users"
-    users.write_text(f"{server.user}:{{PLAIN}}{server.password}::::::\n")
+    names = [server.user, *(f"{server.user}{n}" for n in range(1, num_users))]
+    users.write_text("".join(f"{name}:{{PLAIN}}{server.password}::::::\n" for name in names))
     users.chmod(0o644)
     (base / "dovecot.conf").write_text(
         f"""
@@ -228,8 +235,13 @@ userdb {{
   driver = static
   args = uid={mail} gid={mail if is_root else group} home={base}/mail/%u
 }}
+service imap {{
+  process_limit = {num_users + 100}
+}}
 service imap-login {{
   chroot =
+  service_count = 0
+  client_limit = {num_users + 200}
   inet_listener imap {{
     port = {server.port}
   }}
@@ -240,6 +252,7 @@ service imap-login {{
 }}
 service anvil {{
   chroot =
+  client_limit = {2 * num_users + 1000}
   # Without its socket a failed sign-in does not slow down the next one.
   unix_listener anvil-auth-penalty {{
     mode = 0
@@ -250,6 +263,31 @@ service stats {{
 }}
 """
     )
+
+
+def _take_tokens(base: Path, introspection_url: str) -> None:
+    (base / "oauth2.conf").write_text(
+        f"""
+introspection_url = {introspection_url}
+introspection_mode = post
+force_introspection = yes
+username_attribute = username
+active_attribute = active
+active_value = true
+"""
+    )
+    (base / "oauth2.conf").chmod(0o644)
+    with (base / "dovecot.conf").open("a") as file:
+        file.write(
+            f"""
+auth_mechanisms = plain login xoauth2 oauthbearer
+passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {base}/oauth2.conf
+}}
+"""
+        )
 
 
 def _wait_for_greeting(server: Dovecot, process: "subprocess.Popen[bytes]") -> None:
@@ -275,7 +313,8 @@ class ScriptedIMAP:
     """Answers each command with the bytes given for it: for what well-behaved servers never do.
 
     Keys are the beginnings of commands ("UID FETCH"), longest first; in an answer `TAG` stands for the
-    command's tag. `None` closes the connection, and so does an answer that ends in CLOSE.
+    command's tag. `None` closes the connection, and so does an answer that ends in CLOSE. What a client says after
+    an answer that begins with "+ " counts as a command that begins with "SASL".
     """
 
     CLOSE = b"<close>"
@@ -321,15 +360,18 @@ class ScriptedIMAP:
 
     def _handle(self, connection: socketserver.StreamRequestHandler) -> None:
         connection.wfile.write(self.greeting)
-        tag = ""
+        tag, asked_for_more = "", False
         while line := connection.rfile.readline():
             command = line.decode().strip()
-            if command != "DONE":
+            if asked_for_more and command != "DONE":
+                command = f"SASL {command}".strip()
+            elif command != "DONE":
                 tag, _, command = command.partition(" ")
             self.commands.append(command)
             answer = self.answer_to(command)
             if answer is None:
                 return
+            asked_for_more = answer.startswith(b"+ ")
             connection.wfile.write(answer.replace(b"TAG", tag.encode()).removesuffix(self.CLOSE))
             if answer.endswith(self.CLOSE):
                 return

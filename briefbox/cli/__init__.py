@@ -14,10 +14,13 @@ from briefbox.cli import (
     attachment,
     brief,
     checks,
+    conversation,
     cost,
     datasets,
+    email,
     mailbox,
     models,
+    parse,
     people,
     run,
     train,
@@ -32,9 +35,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (run, checks, cost, brief, attachment):
+for module in (run, checks, cost, brief, attachment, parse):
     module.register(app)
 app.add_typer(mailbox.app, name="mailbox")
+app.add_typer(email.app, name="email")
+app.add_typer(conversation.app, name="conversation")
 app.add_typer(people.app, name="user")
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="dataset")

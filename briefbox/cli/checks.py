@@ -1,7 +1,6 @@
 """Commands that check: audit (is every mail accounted for?), doctor (can everything be reached?), dead-letters."""
 
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,8 +20,6 @@ dead_letters_app = typer.Typer(
 )
 
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-# Mail that arrived a moment ago is not missing yet.
-SETTLE_SECONDS = 10.0
 
 
 def register(app: typer.Typer) -> None:
@@ -58,7 +55,7 @@ def run_audit(
     """The audit as data: invariants of the database, and server N against ledger N."""
     with database.read() as session:
         findings = accounting.audit(session, all_bytes=all_bytes)
-        rows = mailboxes.all_of(session)
+        rows = mailboxes.active(session)
     folders = [] if offline else [c for row in rows for c in _settled(database, settings, row.name)]
     return {
         "clean": all(not f.broken for f in findings)
@@ -75,6 +72,7 @@ def run_audit(
                 "server": c.server,
                 "ledger": c.ledger,
                 "missing": c.missing,
+                "to_read": c.to_read,
                 "problem": c.problem,
             }
             for c in folders
@@ -92,9 +90,17 @@ def print_audit(report: dict[str, Any]) -> None:
     if report["folders"]:
         print_table(
             "Mailboxes",
-            ["mailbox", "folder", "server", "ledger", "missing", "problem"],
+            ["mailbox", "folder", "server", "ledger", "to read", "missing", "problem"],
             [
-                (c["mailbox"], c["folder"], c["server"], c["ledger"], len(c["missing"]), c["problem"])
+                (
+                    c["mailbox"],
+                    c["folder"],
+                    c["server"],
+                    c["ledger"],
+                    c["to_read"],
+                    len(c["missing"]),
+                    c["problem"],
+                )
                 for c in report["folders"]
             ],
         )
@@ -105,16 +111,9 @@ def print_audit(report: dict[str, Any]) -> None:
 
 
 def _settled(database: Database, settings: Settings, name: str) -> list[Any]:
-    from ingest.look import compare
+    from ingest.look import compare_settled
 
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while True:
-        with database.read() as session:
-            row = mailboxes.get(session, name)
-        comparison = compare(database, settings, row)
-        if not any(c.missing for c in comparison) or time.monotonic() > deadline:
-            return comparison
-        time.sleep(0.5)
+    return compare_settled(database, settings, name)
 
 
 def doctor(as_json: JSON = False) -> None:
@@ -136,7 +135,7 @@ def doctor(as_json: JSON = False) -> None:
         database = open_database(settings)
         line("processes", lambda: _processes(database))
         with database.read() as session:
-            names = [row.name for row in mailboxes.all_of(session)]
+            names = [row.name for row in mailboxes.active(session)]
         for name in names:
             line(f"mailbox {name}", lambda name=name: _mailbox(database, settings, name))  # type: ignore[misc]
     if as_json:
@@ -195,15 +194,7 @@ def _mailbox(database: Database, settings: Settings, name: str) -> str:
     problems = [c.problem for c in comparisons if c.problem]
     if problems:
         raise NotFoundError(problems[0])
-    return (
-        "; ".join(
-            f"{c.folder}: server {c.server} = ledger {c.ledger}"
-            if not c.missing
-            else f"{c.folder}: server {c.server}, ledger {c.ledger}"
-            for c in comparisons
-        )
-        + f"; last read {age(row.last_success_at)}"
-    )
+    return f"{' '.join(c.words for c in comparisons)} Last read {age(row.last_success_at)}"
 
 
 @dead_letters_app.command("list")

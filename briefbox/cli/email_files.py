@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from briefbox.cli.output import printable
 from briefbox.errors import InvalidValueError, ParseError
 from briefbox.schemas import Address, BriefRequest, Category, EarlierEmail, ParsedEmail
 from briefbox.store.requests import MAX_CHARS, QUOTED_HISTORY, quoted_history
@@ -51,7 +52,7 @@ class Reader:
             yield from self._path(name)
 
     def _path(self, name: str) -> Iterator[Found]:
-        shown = _printable(name)
+        shown = printable(name)
         try:
             if name == STDIN:
                 yield from self._stream(sys.stdin.buffer, "standard input")
@@ -120,7 +121,7 @@ class Reader:
             return Found("id", str(number), where, problem=f"The line is no JSON ({error}).")
         if not isinstance(value, dict):
             return Found("id", str(number), where, problem="The line is no JSON object.")
-        name = _printable(str(value.get("id", number)))
+        name = printable(str(value.get("id", number)))
         texts = {key: value.get(key) or "" for key in ("subject", "body", "from")}
         if wrong := [key for key, text in texts.items() if not isinstance(text, str)]:
             return Found("id", name, where, problem=f'"{wrong[0]}" is no text.')
@@ -200,15 +201,3 @@ def _line_pairs(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
         if line.strip() and not line.lstrip().startswith("#"):
             name, _, description = line.partition(":")
             yield f"line {number}", name, description
-
-
-def _printable(name: str) -> str:
-    """A file's name or an id that any output can hold: bytes that are no UTF-8 become replacement characters."""
-    return name.encode("utf-8", "surrogateescape" if _only_escapes(name) else "replace").decode(
-        "utf-8", "replace"
-    )
-
-
-def _only_escapes(name: str) -> bool:
-    """Whether all lone surrogates in it stand for bytes of a file's name."""
-    return all(not "\ud800" <= char <= "\udfff" or "\udc80" <= char <= "\udcff" for char in name)

@@ -35,6 +35,13 @@ def print_table(
     console.print(table)
 
 
+def printable(name: str) -> str:
+    """A file's name or an id that any output can hold: bytes that are no UTF-8 become replacement characters."""
+    # Lone surrogates stand for such bytes only if all of them are in the range that Python uses for it.
+    escapes = all(not "\ud800" <= char <= "\udfff" or "\udc80" <= char <= "\udcff" for char in name)
+    return name.encode("utf-8", "surrogateescape" if escapes else "replace").decode("utf-8", "replace")
+
+
 def age(moment: datetime | None) -> str:
     """How long ago, in a form that fits a column."""
     if moment is None:

@@ -56,6 +56,8 @@ def audit(session: Session, *, all_bytes: bool = False) -> list[Finding]:
     checks: tuple[Callable[[Session], Finding], ...] = (
         _every_entry_has_its_end,
         _every_queued_mail_is_in_the_queue,
+        _every_skip_is_one,
+        _every_merge_leads_somewhere,
         _nothing_twice,
         _nothing_stuck,
         _every_dead_email_has_its_letter,
@@ -110,11 +112,14 @@ def _count(session: Session, table: type, *where: object) -> int:
 
 def _every_entry_has_its_end(session: Session) -> Finding:
     states = [s.value for s in LedgerState]
-    needs_email = (LedgerState.QUEUED, LedgerState.SIGHTING, LedgerState.SKIPPED)
+    needs_email = (LedgerState.QUEUED, LedgerState.SIGHTING)
     unknown = session.exec(select(LedgerEntry.id).where(col(LedgerEntry.state).not_in(states))).all()
     orphans = session.exec(
         select(LedgerEntry.id).where(
-            col(LedgerEntry.state).in_(needs_email), col(LedgerEntry.email_id).is_(None)
+            col(LedgerEntry.email_id).is_(None),
+            col(LedgerEntry.state).in_(needs_email)
+            # Mail that was there before us is skipped without being fetched: it has its reason, and no bytes.
+            | ((LedgerEntry.state == LedgerState.SKIPPED) & (LedgerEntry.reason == "")),
         )
     ).all()
     letters = select(DeadLetter.ledger_id).where(col(DeadLetter.ledger_id).is_not(None))
@@ -144,6 +149,39 @@ def _every_queued_mail_is_in_the_queue(session: Session) -> Finding:
     )
 
 
+def _every_skip_is_one(session: Session) -> Finding:
+    """What the ledger says of a mail and whether a worker will brief it are the same."""
+    ended = select(LedgerEntry.id).join(Email, col(LedgerEntry.email_id) == col(Email.id))
+    briefed = session.exec(
+        ended.where(LedgerEntry.state == LedgerState.SKIPPED, Email.work_state != WorkState.NONE)
+    ).all()
+    never = session.exec(
+        ended.where(LedgerEntry.state == LedgerState.QUEUED, Email.work_state == WorkState.NONE)
+    ).all()
+    silent = session.exec(
+        ended.where(LedgerEntry.state == LedgerState.SKIPPED, col(LedgerEntry.reason) == "")
+    ).all()
+    return _finding(
+        "skipped: never briefed, each with its reason, and no other mail is left out",
+        _count(session, LedgerEntry, LedgerEntry.state == LedgerState.SKIPPED),
+        [f"ledger {i}" for i in (*briefed, *never, *silent)],
+    )
+
+
+def _every_merge_leads_somewhere(session: Session) -> Finding:
+    merged = select(Conversation.id).where(Conversation.state == "merged")
+    standing = select(Conversation.id).where(Conversation.state != "merged")
+    lost = session.exec(
+        merged.where(col(Conversation.merged_into).is_(None) | col(Conversation.merged_into).not_in(standing))
+    ).all()
+    left = session.exec(select(Email.id).where(col(Email.conversation_id).in_(merged))).all()
+    return _finding(
+        "merged: each leads to a conversation that stands, and holds no mail itself",
+        _count(session, Conversation, Conversation.state == "merged"),
+        [f"conversation {i}" for i in lost] + [f"email {i}" for i in left],
+    )
+
+
 def _nothing_twice(session: Session) -> Finding:
     emails = session.exec(
         select(Email.sha256).group_by(col(Email.mailbox_id), Email.sha256).having(func.count() > 1)
@@ -165,8 +203,13 @@ def _nothing_twice(session: Session) -> Finding:
 
 def _nothing_stuck(session: Session) -> Finding:
     before = now(session) - STUCK_AFTER
+    # Mail that was there before us waits until no other does, however long that takes.
     waiting = session.exec(
-        select(Email.id).where(Email.work_state == WorkState.WAITING, col(Email.not_before) < before)
+        select(Email.id).where(
+            Email.work_state == WorkState.WAITING,
+            col(Email.not_before) < before,
+            col(Email.backfill).is_(False),
+        )
     ).all()
     running = session.exec(
         select(Email.id).where(Email.work_state == WorkState.RUNNING, col(Email.lease_until) < before)

@@ -1,5 +1,7 @@
 """What an admin should know until it is over: one row for each subject, raised, counted and resolved."""
 
+from collections.abc import Iterable
+
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select, update
 
@@ -40,6 +42,20 @@ def resolve(session: Session, key: str) -> bool:
         .values(resolved_at=now(session))
     )
     return bool(session.exec(over).rowcount)
+
+
+def resolve_all(session: Session, keys: Iterable[str]) -> None:
+    """Say of all of these that they are over."""
+    over = update(Alert).where(col(Alert.key).in_(list(keys)), col(Alert.resolved_at).is_(None))
+    session.exec(over.values(resolved_at=now(session)))
+
+
+def resolve_beginning(session: Session, beginning: str) -> None:
+    """Say of everything whose key begins so that nobody needs to know any more."""
+    over = update(Alert).where(
+        col(Alert.key).startswith(beginning, autoescape=True), col(Alert.resolved_at).is_(None)
+    )
+    session.exec(over.values(resolved_at=now(session)))
 
 
 def open_alerts(session: Session) -> list[Alert]:

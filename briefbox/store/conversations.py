@@ -82,7 +82,7 @@ def changed_since(session: Session, moment: datetime, *, limit: int = 200) -> li
 def counts(session: Session) -> dict[str, int]:
     """How many conversations are open and done."""
     rows = session.exec(select(Conversation.state, func.count()).group_by(Conversation.state)).all()
-    return {"open": 0, "done": 0, **dict(rows)}
+    return {"open": 0, "done": 0, **{state: number for state, number in rows if state != "merged"}}
 
 
 def get(session: Session, conversation_id: int) -> Conversation:
@@ -90,6 +90,14 @@ def get(session: Session, conversation_id: int) -> Conversation:
     conversation = session.get(Conversation, conversation_id)
     if conversation is None:
         raise NotFoundError(f"There is no conversation {conversation_id}.")
+    return conversation
+
+
+def standing(session: Session, conversation_id: int) -> Conversation:
+    """The conversation, or the one that its mail was merged into. Raises NotFoundError."""
+    conversation = get(session, conversation_id)
+    while conversation.state == "merged" and conversation.merged_into is not None:
+        conversation = get(session, conversation.merged_into)
     return conversation
 
 
@@ -252,7 +260,16 @@ def _locked(session: Session, conversation_id: int) -> Conversation:
     ).first()
     if conversation is None:
         raise NotFoundError(f"There is no conversation {conversation_id}.")
+    refuse_merged(conversation)
     return conversation
+
+
+def refuse_merged(conversation: Conversation) -> None:
+    """Raises ConflictError for a conversation whose mail stands in another one now."""
+    if conversation.state == "merged":
+        raise ConflictError(
+            f"Conversation {conversation.id} was merged into {conversation.merged_into}; nothing was written. Go on there."
+        )
 
 
 def _allowed(session: Session, field: BriefField, value: str) -> str:

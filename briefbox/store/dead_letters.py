@@ -17,6 +17,14 @@ def unresolved(session: Session, *, limit: int = 200) -> list[DeadLetter]:
     return list(session.exec(query.limit(limit)))
 
 
+def open_of(session: Session, mailbox_id: int) -> list[DeadLetter]:
+    """The open dead letters of one mailbox, oldest first."""
+    query = select(DeadLetter).where(
+        DeadLetter.mailbox_id == mailbox_id, col(DeadLetter.resolved_at).is_(None)
+    )
+    return list(session.exec(query.order_by(col(DeadLetter.id))))
+
+
 def get(session: Session, letter_id: int) -> DeadLetter:
     """Raises NotFoundError."""
     letter = session.get(DeadLetter, letter_id)
@@ -25,6 +33,11 @@ def get(session: Session, letter_id: int) -> DeadLetter:
             f"There is no dead letter {letter_id}. List them with: briefbox dead-letters list"
         )
     return letter
+
+
+def needs_server(letter: DeadLetter) -> bool:
+    """Whether its bytes were never received, so that a retry has to ask the mailbox server."""
+    return letter.stage != "brief" and letter.raw_id is None
 
 
 def retry_brief(session: Session, letter: DeadLetter, *, actor: str) -> int | None:

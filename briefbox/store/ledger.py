@@ -13,17 +13,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from typing import Literal
 
 from sqlmodel import Session, col, func, select, update
 
 from briefbox.db import now
-from briefbox.schemas import EmailKind, FetchedEmail, LedgerState, LeftOnServer, ParsedEmail, WorkState
-from briefbox.store import dead_letters, forms, mailboxes, threads
+from briefbox.schemas import FetchedEmail, FolderStatus, LedgerState, LeftOnServer, ParsedEmail, WorkState
+from briefbox.store import dead_letters, folders, forms, mailboxes, threads
+from briefbox.store.handling import Handling
 from briefbox.store.mailboxes import MailboxLease
-from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry, RawEmail
+from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry, Mailbox, RawEmail
 
 # Level 1 already halves mail, and compression is on the path of every commit.
 COMPRESSION_LEVEL = 1
+# A list of UIDs longer than this is compared in one pass.
+MANY = 2000
+OLDER = "it was there before this mailbox was read (older mail: closed)"
 _SIGHTING = (LedgerState.SIGHTING, "the same bytes are already held")
 _OTHER_FORM = (
     LedgerState.SIGHTING,
@@ -40,42 +45,26 @@ class Arrival:
     problem: str = ""
 
 
-def open_folder(
-    session: Session, mailbox_id: int, folder: str, uidvalidity: int, *, start_after: int = 0
-) -> FolderCursor:
-    """The cursor of this (folder, UIDVALIDITY); a new one begins after UID `start_after`.
-
-    When UIDVALIDITY changed, the old cursor is kept but no longer current, and the new one starts at 0:
-    the folder is read again from its beginning, and known bytes become sightings.
-    """
-    cursors = session.exec(
-        select(FolderCursor).where(FolderCursor.mailbox_id == mailbox_id, FolderCursor.folder == folder)
-    ).all()
-    newest = sorted(cursors, key=lambda c: c.generation, reverse=True)
-    found = next((c for c in newest if c.uidvalidity == uidvalidity), None)
+def open_folder(session: Session, mailbox_id: int, folder: str, uidvalidity: int) -> FolderCursor:
+    """A folder's cursor for mail that comes from no server (imports, benches); begun at UID 0 where there is none."""
+    cursors = folders.cursors_of(session, mailbox_id, folder)
+    found = next((c for c in cursors if c.uidvalidity == uidvalidity), None)
     if found is None:
-        first = 0 if cursors else start_after
-        found = FolderCursor(
-            mailbox_id=mailbox_id,
-            folder=folder,
-            uidvalidity=uidvalidity,
-            first_uid=first,
-            backfill_uid=first,
-            older_uid=first,
-            last_uid=first,
-            created_at=now(session),
+        found = folders.begin(
+            session, mailbox_id, folder, FolderStatus(uidvalidity, exists=0), first_uid=0, newest_uid=0
         )
-    for cursor in cursors:
-        cursor.current = cursor is found
-    found.current = True
-    session.add(found)
-    session.flush()
+    folders.make_current(session, found)
     return found
 
 
 def known_uids(session: Session, cursor: FolderCursor, uids: Iterable[int]) -> set[int]:
     """Which of these UIDs have a ledger row."""
     wanted = sorted(set(uids))
+    if len(wanted) > MANY:  # one pass over the index instead of hundreds of look-ups
+        rows = select(LedgerEntry.uid).where(
+            *_of(cursor), col(LedgerEntry.uid).between(wanted[0], wanted[-1])
+        )
+        return set(session.exec(rows)).intersection(wanted)
     known: set[int] = set()
     for start in range(0, len(wanted), 500):  # SQLite limits the number of bound parameters
         known.update(
@@ -86,6 +75,25 @@ def known_uids(session: Session, cursor: FolderCursor, uids: Iterable[int]) -> s
             )
         )
     return known
+
+
+def held(session: Session, cursor: FolderCursor, uids: Iterable[int]) -> dict[int, tuple[LedgerEntry, Email]]:
+    """The rows of those of these UIDs that led to an email, with the email. For a handful of UIDs."""
+    rows = session.exec(
+        select(LedgerEntry, Email)
+        .join(Email, col(LedgerEntry.email_id) == col(Email.id))
+        .where(*_of(cursor), col(LedgerEntry.uid).in_(list(uids)))
+    )
+    return {entry.uid: (entry, email) for entry, email in rows}
+
+
+def move_backfill(session: Session, cursor: FolderCursor, uid: int) -> None:
+    """Everything that was there before us is accounted for up to this UID."""
+    session.exec(
+        update(FolderCursor)
+        .where(col(FolderCursor.id) == cursor.id, col(FolderCursor.backfill_uid) < uid)
+        .values(backfill_uid=uid)
+    )
 
 
 def count(session: Session, cursor: FolderCursor) -> int:
@@ -101,14 +109,19 @@ def commit_batch(
     *,
     up_to: int,
     lease_seconds: float,
+    backfill: bool = False,
+    moves: Literal["last_uid", "backfill_uid"] = "last_uid",
+    handling: Handling = Handling(),
 ) -> list[int]:
     """Account for a batch and move the cursor to `up_to`. Returns the ids of emails that wait for a brief.
 
-    The caller commits, and sends hints only after that. Raises LeaseLostError when another poller owns
+    `backfill`: they were there before us, and the mailbox says what becomes of such mail (`Mailbox.older`); `moves` names
+    which end of the cursor moves. The caller commits, and sends hints only after that. Raises LeaseLostError when another poller owns
     the mailbox now.
     """
     mailboxes.renew(session, lease, seconds=lease_seconds)
     moment = now(session)
+    how = _Handling(handling, backfill, _older(session, cursor.mailbox_id) if backfill else "open")
     known = known_uids(session, cursor, (a.fetched.uid for a in arrivals))
     fresh = [a for a in sorted(arrivals, key=lambda a: a.fetched.uid) if a.fetched.uid not in known]
     hashes = {a.fetched.uid: sha256(a.fetched.raw).hexdigest() for a in fresh if a.fetched.raw is not None}
@@ -129,11 +142,11 @@ def commit_batch(
         else:
             taken.add(digest)
             accepted.append(arrival)
-    held |= _store_emails(session, cursor.mailbox_id, accepted, hashes, moment)
+    held |= _store_emails(session, cursor.mailbox_id, accepted, hashes, moment, how)
     for arrival in accepted:
         entry, email = entries[arrival.fetched.uid], held[hashes[arrival.fetched.uid]]
         entry.email_id = email.id
-        entry.state, entry.reason = _end_of(email)
+        entry.state, entry.reason = _end_of(email, how)
     for arrival in sightings:
         entry = entries[arrival.fetched.uid]
         email = held[hashes[arrival.fetched.uid]]
@@ -149,8 +162,8 @@ def commit_batch(
         _dead_letter(session, entries[arrival.fetched.uid], arrival, hashes.get(arrival.fetched.uid))
     session.exec(
         update(FolderCursor)
-        .where(col(FolderCursor.id) == cursor.id, col(FolderCursor.last_uid) < up_to)
-        .values(last_uid=up_to)
+        .where(col(FolderCursor.id) == cursor.id, col(getattr(FolderCursor, moves)) < up_to)
+        .values({moves: up_to})
     )
     emails = [held[hashes[a.fetched.uid]] for a in accepted]
     return [email.id for email in emails if email.work_state == WorkState.WAITING]
@@ -164,6 +177,7 @@ def revive(
     *,
     actor: str,
     left: LeftOnServer | None = None,
+    handling: Handling = Handling(),
 ) -> list[int]:
     """Give a dead letter of the fetch or parse stage its place after all. Returns the emails that wait for a brief."""
     entry = session.get_one(LedgerEntry, letter.ledger_id)
@@ -173,21 +187,13 @@ def revive(
         entry.state, entry.reason = _SIGHTING
     else:
         arrival = Arrival(FetchedEmail(entry.uid, raw, internal_date=entry.internal_date, left=left), parsed)
-        email = _store_emails(session, entry.mailbox_id, [arrival], {entry.uid: digest}, moment)[digest]
-        entry.state, entry.reason = _end_of(email)
+        how = _Handling(handling)
+        email = _store_emails(session, entry.mailbox_id, [arrival], {entry.uid: digest}, moment, how)[digest]
+        entry.state, entry.reason = _end_of(email, how)
     entry.email_id = email.id
     session.add(entry)
     dead_letters.resolve(session, letter, f"{letter.stage} succeeded at a retry", actor=actor)
     return [email.id] if entry.state == LedgerState.QUEUED else []
-
-
-def note_reconciled(session: Session, cursor: FolderCursor, *, server_exists: int) -> None:
-    """The server's list and the ledger were compared just now; the server holds `server_exists` messages that concern us."""
-    session.exec(
-        update(FolderCursor)
-        .where(col(FolderCursor.id) == cursor.id)
-        .values(reconciled_at=now(session), server_exists=server_exists)
-    )
 
 
 def raw_bytes(session: Session, raw_id: int) -> bytes:
@@ -263,8 +269,31 @@ def _dead_letter(session: Session, entry: LedgerEntry, arrival: Arrival, digest:
     )
 
 
-def _end_of(email: Email) -> tuple[LedgerState, str]:
+@dataclass(frozen=True, slots=True)
+class _Handling:
+    """What becomes of the mail of one batch."""
+
+    rules: Handling
+    backfill: bool = False
+    older: str = "open"  # Mailbox.older
+
+    @property
+    def closed(self) -> bool:
+        """Nobody waits for an answer: it was there before us."""
+        return self.backfill and self.older != "open"
+
+    def is_briefed(self, parsed: ParsedEmail) -> bool:
+        return parsed.kind in self.rules.brief_kinds and not (self.backfill and self.older == "closed")
+
+
+def _older(session: Session, mailbox_id: int) -> str:
+    return session.exec(select(Mailbox.older).where(Mailbox.id == mailbox_id)).one()
+
+
+def _end_of(email: Email, how: _Handling) -> tuple[LedgerState, str]:
     if email.work_state == WorkState.NONE:
+        if email.kind in how.rules.brief_kinds:
+            return LedgerState.SKIPPED, OLDER
         return LedgerState.SKIPPED, f"{email.kind}: {email.kind_reason}"
     return LedgerState.QUEUED, ""
 
@@ -275,21 +304,28 @@ def _store_emails(
     arrivals: Sequence[Arrival],
     hashes: Mapping[int, str],
     moment: datetime,
+    how: _Handling,
 ) -> dict[str, Email]:
     """Bytes, then conversations, then emails; by sha256."""
     raws = [_raw(arrival, hashes[arrival.fetched.uid]) for arrival in arrivals]
     session.add_all(raws)
     session.flush()
-    emails = [_email(mailbox_id, arrival, raw, moment) for arrival, raw in zip(arrivals, raws, strict=True)]
+    emails = [
+        _email(mailbox_id, arrival, raw, moment, how) for arrival, raw in zip(arrivals, raws, strict=True)
+    ]
     threads.place(
-        session, mailbox_id, [(a.parsed, e) for a, e in zip(arrivals, emails, strict=True) if a.parsed]
+        session,
+        mailbox_id,
+        [(a.parsed, e) for a, e in zip(arrivals, emails, strict=True) if a.parsed],
+        handling=how.rules,
+        closed=how.closed,
     )
     session.add_all(emails)
     session.flush()
     return {email.sha256: email for email in emails}
 
 
-def _email(mailbox_id: int, arrival: Arrival, raw: RawEmail, moment: datetime) -> Email:
+def _email(mailbox_id: int, arrival: Arrival, raw: RawEmail, moment: datetime, how: _Handling) -> Email:
     parsed = arrival.parsed
     assert parsed is not None
     return Email(
@@ -302,9 +338,11 @@ def _email(mailbox_id: int, arrival: Arrival, raw: RawEmail, moment: datetime) -
         subject=parsed.subject,
         kind=parsed.kind,
         kind_reason=parsed.kind_reason,
+        language=parsed.language,
+        backfill=how.backfill,
         received_at=arrival.fetched.internal_date or moment,
         parsed=parsed.model_dump(mode="json"),
-        work_state=WorkState.WAITING if parsed.kind == EmailKind.CUSTOMER else WorkState.NONE,
+        work_state=WorkState.WAITING if how.is_briefed(parsed) else WorkState.NONE,
         not_before=moment,
         created_at=moment,
     )

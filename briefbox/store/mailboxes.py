@@ -8,8 +8,28 @@ from sqlmodel import Session, col, or_, select, update
 
 from briefbox.db import now
 from briefbox.errors import ConflictError, LeaseLostError, NotFoundError
-from briefbox.store import audit_log
-from briefbox.tables import Mailbox
+from briefbox.store import alerts, audit_log
+from briefbox.tables import Mailbox, MailboxEvent
+
+# What an admin sets; all else of a row is what became of it.
+SETTINGS = (
+    "address",
+    "host",
+    "port",
+    "security",
+    "username",
+    "password_encrypted",
+    "ca_file",
+    "folders",
+    "auth",
+    "oauth",
+    "oauth_encrypted",
+    "addresses",
+    "start_at",
+    "older",
+    "attachments",
+)
+SIGN_IN = ("password_encrypted", "oauth", "oauth_encrypted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,25 +41,20 @@ class MailboxLease:
     token: str
 
 
-def add(session: Session, mailbox: Mailbox, *, actor: str, replace: bool = False) -> Mailbox:
-    """Store a mailbox. Raises ConflictError if the name is taken and `replace` is not asked for."""
+def add(
+    session: Session, mailbox: Mailbox, *, actor: str, replace: bool = False, keep_sign_in: bool = False
+) -> Mailbox:
+    """Store a mailbox. Raises ConflictError if the name is taken and `replace` is not asked for.
+
+    `keep_sign_in` leaves password and tokens as they are stored now: a poller may have renewed them a moment ago.
+    """
     existing = session.exec(select(Mailbox).where(Mailbox.name == mailbox.name)).first()
     if existing is not None and not replace:
-        raise ConflictError(
-            f"A mailbox named {mailbox.name} exists already. Choose another name, or add --replace to change its settings."
-        )
+        raise ConflictError(name_taken(mailbox.name))
     if existing is not None:
-        for field in (
-            "address",
-            "host",
-            "port",
-            "security",
-            "username",
-            "password_encrypted",
-            "ca_file",
-            "folders",
-        ):
-            setattr(existing, field, getattr(mailbox, field))
+        for field in SETTINGS:
+            if not (keep_sign_in and field in SIGN_IN):
+                setattr(existing, field, getattr(mailbox, field))
         existing.last_error = ""
         mailbox = existing
     else:
@@ -53,15 +68,21 @@ def add(session: Session, mailbox: Mailbox, *, actor: str, replace: bool = False
         mailbox.name,
         host=mailbox.host,
         username=mailbox.username,
+        auth=mailbox.auth,
     )
     return mailbox
+
+
+def name_taken(name: str) -> str:
+    """Why a mailbox of this name cannot be added."""
+    return f"A mailbox named {name} exists already. Choose another name, or add --replace to change its settings."
 
 
 def get(session: Session, name: str) -> Mailbox:
     """The mailbox of this name. Raises NotFoundError, which lists the names there are."""
     mailbox = session.exec(select(Mailbox).where(Mailbox.name == name)).first()
     if mailbox is None:
-        names = ", ".join(m.name for m in all_of(session)) or "none yet; add one with: briefbox mailbox add"
+        names = ", ".join(m.name for m in active(session)) or "none yet; add one with: briefbox mailbox add"
         raise NotFoundError(f"There is no mailbox named {name}. Mailboxes: {names}.")
     return mailbox
 
@@ -75,8 +96,106 @@ def get_by_id(session: Session, mailbox_id: int) -> Mailbox:
 
 
 def all_of(session: Session) -> list[Mailbox]:
-    """Every mailbox, by name."""
+    """Every mailbox there ever was, by name."""
     return list(session.exec(select(Mailbox).order_by(Mailbox.name)))
+
+
+def active(session: Session) -> list[Mailbox]:
+    """Every mailbox that was not removed, by name; paused ones are among them."""
+    query = select(Mailbox).where(col(Mailbox.removed_at).is_(None))
+    return list(session.exec(query.order_by(Mailbox.name)))
+
+
+def own_addresses(session: Session) -> frozenset[str]:
+    """Every address that is ours, of all mailboxes: mail from one of them to another is nobody's question."""
+    found: set[str] = set()
+    for row in active(session):
+        found.update(address.strip().lower() for address in (row.address, *row.addresses) if "@" in address)
+    return frozenset(found)
+
+
+def pause(session: Session, name: str, *, reason: str, actor: str) -> Mailbox:
+    """Stop reading until `resume`. Raises NotFoundError, ConflictError when it is paused already."""
+    row = _present(session, name)
+    if row.paused_at is not None:
+        raise ConflictError(f"Mailbox {name} is paused already: {row.paused_reason or 'no reason given'}.")
+    row.paused_at, row.paused_reason = now(session), reason
+    session.add(row)
+    alerts.resolve_beginning(session, f"mailbox {name} ")
+    _event(session, row, "paused", reason or "no reason given")
+    audit_log.record(session, actor, "mailbox paused", name, reason=reason)
+    return row
+
+
+def resume(session: Session, name: str, *, actor: str) -> Mailbox:
+    """Read on where it stopped. Raises NotFoundError, ConflictError when it is not paused."""
+    row = _present(session, name)
+    if row.paused_at is None:
+        raise ConflictError(f"Mailbox {name} is not paused.")
+    reason, row.paused_at, row.paused_reason = row.paused_reason, None, ""
+    session.add(row)
+    _event(session, row, "resumed", f"It was paused: {reason or 'no reason given'}.")
+    audit_log.record(session, actor, "mailbox resumed", name)
+    return row
+
+
+def remove(session: Session, name: str, *, actor: str) -> Mailbox:
+    """Read it no more, free its name and forget how to sign in. What it brought stays. Raises NotFoundError."""
+    row = _present(session, name)
+    moment = now(session)
+    row.removed_at, row.name = moment, _free_name(session, f"{name} (removed {moment:%Y-%m-%d})")
+    # Secrets are bound to the old name, and of no use to a mailbox that is not read.
+    row.password_encrypted = row.oauth_encrypted = ""
+    # Whoever reads it now finds its lease gone and writes nothing more.
+    row.lease_owner, row.lease_token, row.lease_until = "", "", None
+    session.add(row)
+    alerts.resolve_beginning(session, f"mailbox {name} ")
+    _event(session, row, "removed", f"It was called {name}.")
+    audit_log.record(session, actor, "mailbox removed", name, renamed=row.name)
+    return row
+
+
+def ask_to_reconcile(session: Session, name: str, *, actor: str) -> Mailbox:
+    """Have the poller compare the mailbox with the server in full. Raises NotFoundError, ConflictError when paused."""
+    row = _present(session, name)
+    if row.paused_at is not None:
+        raise ConflictError(
+            f"Mailbox {name} is paused ({row.paused_reason or 'no reason given'}); read it on first with: briefbox mailbox resume {name}"
+        )
+    row.reconcile_at = now(session)
+    session.add(row)
+    audit_log.record(session, actor, "mailbox comparison asked for", name)
+    return row
+
+
+def swap_oauth(session: Session, mailbox_id: int, *, old: str, new: str) -> bool:
+    """Store the secrets of OAuth2 if nobody has changed them since `old` was read: of two that renew a token one wins."""
+    changed = session.exec(
+        update(Mailbox)
+        .where(col(Mailbox.id) == mailbox_id, col(Mailbox.oauth_encrypted) == old)
+        .values(oauth_encrypted=new)
+    )
+    return bool(changed.rowcount)
+
+
+def _present(session: Session, name: str) -> Mailbox:
+    row = get(session, name)
+    if row.removed_at is not None:
+        raise NotFoundError(f"Mailbox {name} is no longer read: it was removed on {row.removed_at:%Y-%m-%d}.")
+    return row
+
+
+def _free_name(session: Session, wanted: str) -> str:
+    taken = set(
+        session.exec(select(Mailbox.name).where(col(Mailbox.name).startswith(wanted, autoescape=True)))
+    )
+    return next(
+        name for name in (wanted, *(f"{wanted} {n}" for n in range(2, len(taken) + 3))) if name not in taken
+    )
+
+
+def _event(session: Session, row: Mailbox, kind: str, text: str) -> None:
+    session.add(MailboxEvent(mailbox_id=row.id, kind=kind, text=text, created_at=now(session)))
 
 
 def claim(session: Session, mailbox_id: int, *, owner: str, seconds: float) -> MailboxLease | None:
@@ -85,7 +204,12 @@ def claim(session: Session, mailbox_id: int, *, owner: str, seconds: float) -> M
     free = or_(col(Mailbox.lease_until).is_(None), col(Mailbox.lease_until) < moment)
     changed = session.exec(
         update(Mailbox)
-        .where(col(Mailbox.id) == mailbox_id, free, col(Mailbox.paused_at).is_(None))
+        .where(
+            col(Mailbox.id) == mailbox_id,
+            free,
+            col(Mailbox.paused_at).is_(None),
+            col(Mailbox.removed_at).is_(None),
+        )
         .values(lease_owner=owner, lease_token=token, lease_until=moment + timedelta(seconds=seconds))
     )
     return MailboxLease(mailbox_id, owner, token) if changed.rowcount else None

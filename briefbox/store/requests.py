@@ -16,7 +16,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
-from briefbox.schemas import BriefRequest, Category, EarlierEmail, EmailKind, Omission, ParsedEmail
+from briefbox.schemas import BriefRequest, Category, EarlierEmail, EmailKind, Omission, ParsedEmail, WorkState
 from briefbox.tables import Email
 
 # In one request, the newest email included. Far more than any model here reads.
@@ -177,7 +177,8 @@ def _threads(session: Session, email_ids: Sequence[int]) -> dict[int, _Thread]:
         .join(other, col(other.conversation_id) == col(newest.conversation_id))
         .where(
             col(newest.id).in_(email_ids),
-            col(other.kind) == EmailKind.CUSTOMER,
+            # Also of another kind, where the settings or a person had it briefed.
+            or_(col(other.kind) == EmailKind.CUSTOMER, col(other.work_state) != WorkState.NONE),
             col(other.id) != col(newest.id),
             before,
             reply != "",

@@ -1,8 +1,9 @@
-"""Encryption of mailbox passwords at rest. The key lives outside the database."""
+"""Encryption of mailbox passwords and tokens at rest. The key lives outside the database."""
 
 import json
 import os
 from pathlib import Path
+from threading import get_ident
 
 from cryptography.fernet import Fernet, InvalidToken
 
@@ -35,12 +36,12 @@ class Cipher:
             owner, secret = json.loads(self._fernet.decrypt(token.encode()))
         except InvalidToken as error:
             raise SettingsError(
-                f"The stored password of {row} cannot be decrypted with this key. Set BRIEFBOX_SECRET_KEY (or {KEY_FILE} in the data folder) "
-                f"to the key it was stored with, or enter the password again with: briefbox mailbox add {row} --replace"
+                f"The stored password or token of {row} cannot be decrypted with this key. Set BRIEFBOX_SECRET_KEY (or {KEY_FILE} in the data folder) "
+                f"to the key it was stored with, or enter it again with: briefbox mailbox add {row} --replace"
             ) from error
         if owner != row:
             raise SettingsError(
-                f"The stored password of {row} was written for {owner}; enter it again with: briefbox mailbox add {row} --replace"
+                f"The stored password or token of {row} was written for {owner}; enter it again with: briefbox mailbox add {row} --replace"
             )
         return str(secret)
 
@@ -49,15 +50,16 @@ def cipher(settings: Settings) -> Cipher:
     """The cipher of this installation; makes the key file (mode 0600) at first use."""
     if settings.secret_key is not None:
         return Cipher(settings.secret_key.get_secret_value())
-    path = settings.ensure_data_dir() / KEY_FILE
+    path = settings.data_dir / KEY_FILE
     if not path.exists():
+        settings.ensure_data_dir()
         _write_new_key(path)
     return Cipher(path.read_text(encoding="ascii").strip())
 
 
 def _write_new_key(path: Path) -> None:
-    # Written aside and linked: of two processes that start together one wins, and nobody reads half a key.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    # Written aside and linked: of two processes or threads that start together one wins, and nobody reads half a key.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{get_ident()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(Fernet.generate_key())

@@ -1,73 +1,311 @@
-"""Which conversation an email belongs to.
+"""Which conversation an email belongs to, for a whole batch in a fixed number of statements.
 
-An email joins the conversation of a mail that its In-Reply-To or References names, within one mailbox.
-An empty Message-ID joins nothing: strangers must never share a conversation.
+1. a bounce: the conversation of the mail that it is about;
+2. the nearest mail that it names in In-Reply-To or References and that we hold, if the sender has a part in that
+   conversation or the subject is the same: an id alone is easy to forge and to share;
+3. a mail that others named and nobody has seen yet: only among people who have a part in the conversation;
+4. the same customer and the same subject within some days of its last mail, if it looks like an answer;
+5. otherwise a new conversation, for mail of a kind that is briefed. No other kind ever opens one.
+
+Ids and subjects are compared as thread_keys.py folds them. An empty id joins nothing. docs/conversations.md is the
+same in more words.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Protocol
 
-from sqlmodel import Session, col, select
+from sqlalchemy import Table, bindparam
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm.util import identity_key
+from sqlmodel import Session, SQLModel, col, func, select
 
-from briefbox.schemas import EmailKind, ParsedEmail, WorkState
-from briefbox.tables import Conversation, Email
+from briefbox.schemas import EmailKind, ParsedEmail
+from briefbox.store.handling import Handling
+from briefbox.store.thread_match import Known, Mail, Thread, our_addresses
+from briefbox.tables import Conversation, Email, ThreadId
 
 
-def place(session: Session, mailbox_id: int, emails: Sequence[tuple[ParsedEmail, Email]]) -> None:
-    """Give each new email its conversation: the one it answers, or a new one (customer mail only)."""
-    threads = _conversations_named(session, mailbox_id, [parsed for parsed, _ in emails])
-    joined: list[tuple[Email, Conversation]] = []
-    for parsed, email in emails:
-        conversation = next((threads[i] for i in _named(parsed) if i in threads), None)
-        if conversation is None and parsed.kind == EmailKind.CUSTOMER:
-            conversation = _open(email)
-        if conversation is None:
-            continue
-        _join(conversation, email)
-        joined.append((email, conversation))
-        if parsed.message_id:
-            threads[parsed.message_id] = conversation
-    session.add_all(conversation for _, conversation in joined)
+def place(
+    session: Session,
+    mailbox_id: int,
+    emails: Sequence[tuple[ParsedEmail, Email]],
+    *,
+    handling: Handling = Handling(),
+    closed: bool = False,
+) -> None:
+    """Give each new email its conversation. `closed`: it was there before us, and nobody waits for an answer.
+
+    Sets `conversation_id` and writes the conversations; the emails are the caller's to store. Emails of a kind that
+    is not briefed keep None when they belong nowhere.
+    """
+    if not emails:
+        return
+    ours = our_addresses(session, mailbox_id)
+    mails = [Mail.of(parsed, email, ours, handling) for parsed, email in emails]
+    # UIDs are not the order of reception: within a batch the server's own times are.
+    mails.sort(key=lambda mail: mail.at)
+    known = Known.load(session, mailbox_id, mails, handling)
+    for mail in mails:
+        thread = known.find(mail)
+        if thread is None and mail.opens:
+            thread = Thread.opened_by(mail)
+        if thread is not None:
+            known.note(thread, mail)
+    for thread, mail in known.find_our_own(session, mailbox_id, ours, handling):
+        known.note(thread, mail)
+    _write(session, mailbox_id, known, handling, closed=closed)
+
+
+# --- what is written
+
+
+class Waiting(Protocol):
+    """What the coming and going of mail changes of a conversation."""
+
+    state: str
+    waiting_since: datetime
+    answered_at: datetime | None
+    done_at: datetime | None
+    done_by: int | None
+
+
+def wait_again(conversation: Waiting, at: datetime) -> None:
+    """A mail that wants an answer came in at this time. A customer who writes again is waiting again."""
+    if conversation.state == "done":
+        conversation.state, conversation.done_at, conversation.done_by = "open", None, None
+        conversation.waiting_since, conversation.answered_at = at, None
+    elif conversation.answered_at is None:
+        conversation.waiting_since = min(conversation.waiting_since, at)
+    elif at > conversation.answered_at:
+        conversation.waiting_since, conversation.answered_at = at, None
+
+
+def answered(conversation: Waiting, at: datetime, last_customer_at: datetime | None) -> None:
+    """A mail of ours went out at this time; folders are read one after the other, so that newer mail may be here already."""
+    if conversation.state != "open" or at < conversation.waiting_since:
+        return
+    if last_customer_at is not None and last_customer_at > at:
+        conversation.waiting_since = last_customer_at
+    else:
+        conversation.answered_at = max(conversation.answered_at or at, at)
+
+
+@dataclass(slots=True)
+class _Row:
+    """The columns of a conversation that a batch changes."""
+
+    state: str
+    num_emails: int
+    version: int
+    waiting_since: datetime
+    answered_at: datetime | None
+    updated_at: datetime
+    done_at: datetime | None
+    done_by: int | None
+    participants: list[str] = field(default_factory=list)
+
+    def values(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _CHANGED}
+
+
+_CHANGED = tuple(_Row.__dataclass_fields__)
+
+
+def _write(session: Session, mailbox_id: int, known: Known, handling: Handling, *, closed: bool) -> None:
+    targets = known.targets
+    if not targets:
+        return
     session.flush()
-    for email, conversation in joined:
-        email.conversation_id = conversation.id
+    stored = _locked(session, targets)
+    last_customer = _last_customer_mails(session, targets, handling)
+    rows: list[tuple[Thread, _Row]] = []
+    for thread in targets:
+        row = _new_row(thread.mails[0], closed=closed) if thread.id is None else stored[thread.id]
+        last = last_customer.get(thread.id) if thread.id is not None else None
+        for mail in thread.mails:
+            last = _arrive(row, mail, last, closed=closed)
+        row.participants = sorted({*row.participants, *thread.participants})
+        rows.append((thread, row))
+    _insert(session, mailbox_id, [(thread, row) for thread, row in rows if thread.id is None])
+    _update(session, [(thread, row) for thread, row in rows if thread.mails and thread.id in stored])
+    _remember_ids(session, mailbox_id, known)
+    for thread in targets:
+        for mail in thread.mails:
+            mail.email.conversation_id = thread.id
 
 
-def _named(parsed: ParsedEmail) -> list[str]:
-    """The ids an email refers to, nearest first."""
-    return [i for i in (*parsed.in_reply_to, *reversed(parsed.references)) if i]
+def _arrive(row: _Row, mail: Mail, last_customer: datetime | None, *, closed: bool) -> datetime | None:
+    """Count a mail in. Returns when the customer's newest mail came."""
+    row.num_emails += 1
+    row.version += 1
+    row.updated_at = max(row.updated_at, mail.email.created_at)
+    if mail.email.kind == EmailKind.OWN:
+        answered(row, mail.at, last_customer)
+    elif mail.opens:
+        if not closed:
+            wait_again(row, mail.at)
+        return max(last_customer or mail.at, mail.at)
+    return last_customer
 
 
-def _conversations_named(
-    session: Session, mailbox_id: int, parsed: Sequence[ParsedEmail]
-) -> dict[str, Conversation]:
-    ids = {i for p in parsed for i in _named(p)}
+def _new_row(mail: Mail, *, closed: bool) -> _Row:
+    return _Row(
+        state="done" if closed else "open",
+        num_emails=0,
+        version=1,
+        waiting_since=mail.at,
+        answered_at=None,
+        updated_at=mail.email.created_at,
+        done_at=mail.at if closed else None,  # among the finished ones it stands where it belongs by its age
+        done_by=None,
+    )
+
+
+def _locked(session: Session, targets: Sequence[Thread]) -> dict[int, _Row]:
+    """The stored conversations as they stand now, held against agents until the commit.
+
+    One that was merged since we looked is followed to where its mail is now.
+    """
+    rows: dict[int, _Row] = {}
+    wanted = {thread.id for thread in targets if thread.id is not None}
+    table = _table(Conversation)
+    columns = [table.c[name] for name in (*_CHANGED, "id", "merged_into")]
+    while wanted:
+        query = select(*columns).where(table.c.id.in_(wanted)).order_by(table.c.id).with_for_update()
+        moved: dict[int, int] = {}
+        for found in session.connection().execute(query).mappings():
+            if found["state"] == "merged":
+                moved[found["id"]] = found["merged_into"]
+            else:
+                rows[found["id"]] = _Row(**{name: found[name] for name in _CHANGED})
+        for thread in targets:
+            if thread.id in moved:
+                thread.id = moved[thread.id]
+        wanted = set(moved.values()) - set(rows)
+    return rows
+
+
+def _last_customer_mails(
+    session: Session, targets: Sequence[Thread], handling: Handling
+) -> dict[int, datetime]:
+    """When the customer's newest stored mail came, for conversations that a mail of ours joins."""
+    ids = {t.id for t in targets if t.id and any(mail.email.kind == EmailKind.OWN for mail in t.mails)}
     if not ids:
         return {}
-    rows = session.exec(
-        select(Email.message_id, Conversation)
-        .join(Conversation, col(Email.conversation_id) == col(Conversation.id))
-        .where(Email.mailbox_id == mailbox_id, col(Email.message_id).in_(ids))
+    query = (
+        select(Email.conversation_id, func.max(Email.received_at))
+        .where(col(Email.conversation_id).in_(ids), col(Email.kind).in_(handling.brief_kinds))
+        .group_by(col(Email.conversation_id))
     )
-    return dict(rows.all())
+    return {id_: at for id_, at in session.exec(query) if id_ is not None}
 
 
-def _open(email: Email) -> Conversation:
-    return Conversation(
-        mailbox_id=email.mailbox_id,
-        subject=email.subject,
-        customer_name=email.from_name,
-        customer_address=email.from_address,
-        waiting_since=email.received_at,
-        opened_at=email.created_at,
-        updated_at=email.created_at,
+def _insert(session: Session, mailbox_id: int, new: Sequence[tuple[Thread, _Row]]) -> None:
+    if not new:
+        return
+    table = _table(Conversation)
+    values = []
+    for thread, row in new:
+        email = thread.mails[0].email
+        values.append(
+            {
+                **_blank(),
+                **row.values(),
+                "mailbox_id": mailbox_id,
+                "subject": email.subject,
+                "subject_key": thread.subject,
+                "customer_name": email.from_name,
+                "customer_address": thread.customer,
+                "opened_at": email.created_at,
+            }
+        )
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        statement = table.insert().returning(table.c.id, sort_by_parameter_order=True)
+        ids = list(connection.execute(statement, values).scalars())
+    else:
+        # SQLite would return ids of many rows in no order, but nobody else writes while we do.
+        first = (connection.execute(select(func.max(table.c.id))).scalar() or 0) + 1
+        ids = list(range(first, first + len(values)))
+        connection.execute(table.insert(), [{**row, "id": id_} for row, id_ in zip(values, ids, strict=True)])
+    for (thread, _), id_ in zip(new, ids, strict=True):
+        thread.id = id_
+
+
+def _update(session: Session, changed: Sequence[tuple[Thread, _Row]]) -> None:
+    if not changed:
+        return
+    table = _table(Conversation)
+    statement = table.update().where(table.c.id == bindparam("row"))
+    statement = statement.values({name: bindparam(f"new_{name}") for name in _CHANGED})
+    values = [
+        {"row": thread.id, **{f"new_{name}": value for name, value in row.values().items()}}
+        for thread, row in changed
+    ]
+    session.connection().execute(statement, values)
+    for thread, _ in changed:
+        stale = session.identity_map.get(identity_key(Conversation, thread.id))
+        if stale is not None:
+            session.expire(stale)
+
+
+def _remember_ids(session: Session, mailbox_id: int, known: Known) -> None:
+    ids: dict[tuple[str, int], bool] = {}
+    for thread in known.targets:
+        assert thread.id is not None
+        for mail in thread.mails:
+            for key in (*mail.named, mail.bounced):
+                if key:
+                    ids.setdefault((key, thread.id), False)
+            ids.update({(key, thread.id): True for key in mail.own})
+    known_too = known.stored
+    store_ids(
+        session,
+        mailbox_id,
+        {
+            (key, id_): held
+            for (key, id_), held in ids.items()
+            if (key, id_, held) not in known_too and (key, id_, True) not in known_too
+        },
     )
 
 
-def _join(conversation: Conversation, email: Email) -> None:
-    conversation.num_emails += 1
-    conversation.version += 1
-    conversation.updated_at = email.created_at
-    if email.work_state == WorkState.WAITING and conversation.state == "done":
-        # A customer who writes again is waiting again.
-        conversation.state, conversation.done_at, conversation.done_by = "open", None, None
-        conversation.waiting_since = email.received_at
+def store_ids(session: Session, mailbox_id: int, ids: dict[tuple[str, int], bool]) -> None:
+    """Remember what a conversation is told by: `held` for each (key, conversation). What is held stays so."""
+    if not ids:
+        return
+    table = _table(ThreadId)
+    is_postgres = session.get_bind().dialect.name == "postgresql"
+    statement: Any = (postgresql.insert if is_postgres else sqlite.insert)(table)
+    statement = statement.on_conflict_do_update(
+        index_elements=[table.c.mailbox_id, table.c.message_id, table.c.conversation_id],
+        set_={"held": table.c.held | statement.excluded.held},
+    )
+    session.connection().execute(
+        statement,
+        [
+            {"mailbox_id": mailbox_id, "message_id": key, "conversation_id": id_, "held": held}
+            for (key, id_), held in sorted(ids.items())
+        ],
+    )
+
+
+def _table(model: type[SQLModel]) -> Table:
+    table = model.__table__  # type: ignore[attr-defined]
+    assert isinstance(table, Table)
+    return table
+
+
+@cache
+def _blank() -> dict[str, Any]:
+    """The columns of a new conversation that are not told here."""
+    moment = datetime.now(UTC)
+    row = Conversation(mailbox_id=0, waiting_since=moment, opened_at=moment, updated_at=moment)
+    return {
+        column.name: getattr(row, column.name)
+        for column in _table(Conversation).columns
+        if column.name != "id"
+    }

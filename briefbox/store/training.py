@@ -10,7 +10,7 @@ from sqlmodel import Session, and_, col, or_, select, update
 
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, LeaseLostError, NotFoundError
-from briefbox.schemas import Split
+from briefbox.schemas import Split, WorkState
 from briefbox.store import audit_log
 from briefbox.tables import (
     Adapter,
@@ -19,6 +19,7 @@ from briefbox.tables import (
     Conversation,
     Correction,
     Dataset,
+    Email,
     Exclusion,
     SplitMember,
     TrainingRun,
@@ -56,7 +57,13 @@ def judged_briefs(session: Session) -> list[Judged]:
     rows = session.exec(
         select(Brief, Conversation)
         .join(Conversation, col(Brief.conversation_id) == col(Conversation.id))
-        .where(Conversation.state == "done", col(Brief.shadow).is_(False))
+        .join(Email, col(Brief.email_id) == col(Email.id))
+        # A mail that somebody took out of the queue is no example of customer mail.
+        .where(
+            Conversation.state == "done",
+            col(Brief.shadow).is_(False),
+            Email.work_state != WorkState.NONE,
+        )
         .order_by(col(Brief.id))
     )
     return [

@@ -206,7 +206,8 @@
     const id = Number(main().dataset.id);
     const news = () => $("#news");
     const editing = () => all(".edit[open] textarea", main()).some((t) => t.value !== t.defaultValue)
-      || all("select", main()).some((s) => s === document.activeElement || ![...s.options].every((o) => o.selected === o.defaultSelected));
+      || all("select", main()).some((s) => s === document.activeElement || s.selectedIndex !== Math.max(0, [...s.options].findIndex((o) => o.defaultSelected)))
+      || all(".mail-bar input, .merge input", main()).some((i) => i.value !== i.defaultValue || i.checked !== i.defaultChecked);
     let sending = false;
 
     function show(text) {
@@ -268,7 +269,9 @@
 
     async function refetch() {
       const response = await fetch(`/conversations/${id}`).catch(() => null);
-      if (response && response.ok) show(await response.text());
+      // Merged into another one: that one's page has an address of its own.
+      if (response && response.redirected) location.assign(response.url);
+      else if (response && response.ok) show(await response.text());
     }
 
     document.addEventListener("submit", (event) => {

@@ -132,7 +132,7 @@ def test_an_answer_joins_its_conversation_and_reopens_it(database: Database, del
     deliver(make_email(1))
     with database.write() as session:
         session.exec(select(Conversation)).one().state = "done"
-    deliver(make_email(2, In_Reply_To="<mail-1@example.org>"))
+    deliver(make_email(2, In_Reply_To="<mail-1@example.org>", From="Customer 1 <customer1@example.org>"))
     with database.read() as session:
         conversation = session.exec(select(Conversation)).one()
     assert (conversation.num_emails, conversation.state) == (2, "open")

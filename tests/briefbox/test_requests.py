@@ -75,7 +75,7 @@ def asked(database: Database, **options: Any) -> dict[str, tuple[BriefRequest, t
 def test_the_conversation_before_it_comes_along_oldest_first(database: Database, receive: Receive) -> None:
     receive(
         mail("1", "My parcel is lost."),
-        mail("2", "We are looking.", answers="1", sender="Support"),
+        mail("2", "We are looking.", answers="1", sender="Support", subject="Re: Subject 1"),
         mail("3", "And now?", answers="2"),
         mail("4", "A different matter.", sender="Bob"),
     )

@@ -1,4 +1,5 @@
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -30,3 +31,11 @@ def test_another_key_is_one_sentence_with_the_fix(settings: Settings) -> None:
 def test_a_key_that_is_none_is_refused() -> None:
     with pytest.raises(SettingsError, match="BRIEFBOX_SECRET_KEY"):
         Cipher("short")
+
+
+def test_threads_of_one_process_share_the_key(settings: Settings) -> None:
+    settings.ensure_data_dir()
+    with ThreadPoolExecutor(8) as pool:
+        tokens = list(pool.map(lambda n: cipher(settings).encrypt("support", str(n)), range(32)))
+    assert [cipher(settings).decrypt("support", token) for token in tokens] == [str(n) for n in range(32)]
+    assert [path.name for path in settings.data_dir.iterdir()] == ["secret.key"]

@@ -81,3 +81,13 @@ def test_every_setting_says_what_it_is_for() -> None:
 def test_a_long_data_folder_still_gives_a_socket_path_that_fits(tmp_path: Path) -> None:
     settings = load_settings(data_dir=tmp_path / ("x" * 120))
     assert len(str(settings.valkey_socket)) <= 107
+
+
+def test_kinds_that_are_briefed_are_named_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().brief_kinds == ("customer",)
+    monkeypatch.setenv("BRIEFBOX_BRIEF_KINDS", "customer, list")
+    assert load_settings().brief_kinds == ("customer", "list")
+    for wrong in ("customers", "own"):  # mail of our own is never briefed
+        monkeypatch.setenv("BRIEFBOX_BRIEF_KINDS", wrong)
+        with pytest.raises(SettingsError, match="BRIEFBOX_BRIEF_KINDS"):
+            load_settings()

@@ -153,7 +153,7 @@ def test_what_an_agent_touched_is_never_overwritten(database: Database, deliver:
     finish(database, first)
     with database.write() as session:
         conversations.correct(session, 1, "priority", "low", user=ana)
-    deliver(make_email(2, In_Reply_To="<mail-1@example.org>"))
+    deliver(make_email(2, In_Reply_To="<mail-1@example.org>", From="Customer 1 <customer1@example.org>"))
     second = claim(database)
     assert second is not None
     finish(database, second, brief=a_brief("urgent", "Still no order"))

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from briefbox.db import Database
 from briefbox.schemas import Grounding, Sentence
-from briefbox.store import users
+from briefbox.store import regroup, users
 from briefbox.tables import Correction, Email, User
 from tests.desk.conftest import *  # noqa: F403 - its fixtures
 from tests.desk.conftest import Inbox
@@ -176,3 +176,28 @@ def test_a_phone_needs_no_sideways_scrolling(page: Any, inbox: Inbox) -> None:
     for path in ("/", f"/conversations/{number}", "/status"):
         page.goto(page.url.split("/", 3)[0] + "//" + page.url.split("/")[2] + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+def test_a_conversation_that_somebody_merges_leads_to_where_its_mail_is(
+    page: Any, inbox: Inbox, database: Database
+) -> None:
+    one, other = inbox.receive("The one"), inbox.receive("The other", brief={"headline": "It stands here"})
+    page.goto(f"{page.url}conversations/{one}")
+    with database.write() as session:
+        regroup.merge(session, one, other, actor="test")
+    page.wait_for_url(f"**/conversations/{other}?note=merged", timeout=10_000)
+    page.get_by_role("heading", name="It stands here").wait_for()
+
+
+def test_what_is_typed_to_merge_or_skip_outlives_a_change(page: Any, inbox: Inbox) -> None:
+    number = inbox.receive("The one")
+    page.goto(f"{page.url}conversations/{number}")
+    page.get_by_text("Not customer mail").click()
+    page.get_by_role("textbox", name="Why").fill("a sales pitch")
+    [email] = inbox.all(Email)
+    inbox.brief(email.id, headline="The brief came")
+    page.get_by_role("button", name="This conversation has changed: show").wait_for(timeout=10_000)
+    assert page.get_by_role("textbox", name="Why").input_value() == "a sales pitch"
+    page.get_by_role("button", name="Take it out of the queue").click()
+    page.wait_for_url(f"**/conversations/{number}?note=skipped")
+    page.get_by_text("a sales pitch").wait_for()

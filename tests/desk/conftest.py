@@ -108,7 +108,7 @@ class Inbox:
         mail = ParsedEmail(
             subject=subject,
             sender=sender or Address(name=f"Customer {uid}", address=f"customer{uid}@example.org"),
-            to=(Address(address="support@larkspur.example"),),
+            to=parsed.pop("to", (Address(address="support@larkspur.example"),)),
             message_id=parsed.pop("message_id", f"mail-{uid}@example.org"),
             text=text,
             reply=parsed.pop("reply", text),

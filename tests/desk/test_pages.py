@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from briefbox.db import Database
 from briefbox.schemas import Attachment, Grounding, Omission, Sentence
-from briefbox.store import alerts, conversations, users
+from briefbox.store import alerts, conversations, mailboxes, users
 from briefbox.tables import Brief, Confirmation, Correction, User
 from tests.desk.conftest import Inbox, browser
 
@@ -206,6 +206,16 @@ def test_the_status_page_tells_mailboxes_and_dead_letters(inbox: Inbox, as_ada: 
     page = as_ada.get("/status").text
     assert "support" in page
     assert "the model ran out of memory" in page
+
+
+def test_a_removed_mailbox_is_not_among_those_that_are_read(
+    inbox: Inbox, as_ada: TestClient, database: Database
+) -> None:
+    with database.write() as session:
+        removed = mailboxes.remove(session, "support", actor="test")
+    page = as_ada.get("/status").text
+    assert removed.name not in page
+    assert "No mailbox is connected yet" in page
 
 
 def test_a_link_signs_in_once_and_looking_does_not_use_it_up(

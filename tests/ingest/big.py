@@ -84,9 +84,19 @@ def only_pdf(size: int = MB) -> bytes:
     return wire(message)
 
 
-def only_mail(size: int = MB) -> bytes:
+def only_mail(size: int = 5 * MB) -> bytes:
     message = mail("Outer")
     message.set_content(mail("What was in it", "text of the inner mail\n" * (size // 20)))
+    return wire(message)
+
+
+def forwarded(size: int = 4 * MB) -> bytes:
+    """No words of its own: what is wanted stands in the attached mail, before that one's files."""
+    inner = mail("The bell", "Hello, the bell of my bicycle is broken.\n")
+    inner.add_attachment(noise(size), maintype="image", subtype="jpeg", filename="bell.jpg")
+    message = mail("Fwd: The bell", "\n")
+    message.add_attachment(inner)
+    message.add_attachment(noise(MB, 2), maintype="image", subtype="png", filename="last.png")
     return wire(message)
 
 
@@ -160,6 +170,7 @@ MAILS = {
         long_utf8,
         only_pdf,
         only_mail,
+        forwarded,
         nameless,
         continued_names,
         odd,

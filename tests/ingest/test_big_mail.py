@@ -17,12 +17,12 @@ from briefbox.store import dead_letters, ledger, mailboxes, secrets
 from briefbox.tables import Email, LedgerEntry, RawEmail
 from briefbox.tables import Mailbox as MailboxRow
 from ingest import again, attachment
+from ingest.accounts import account_of
 from ingest.folder import Folder, Suspects
 from ingest.look import look
 from ingest.mailbox import IMAPMailbox
 from ingest.parse import parse_email
 from ingest.pieces import decoded, read_part
-from ingest.poller import account_of
 from tests.ingest import big
 from tests.servers import Dovecot, dovecot
 

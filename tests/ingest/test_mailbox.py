@@ -1,11 +1,12 @@
 """The mailbox: the embedded server, Dovecot, and servers that break the rules."""
 
+import select
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event, Timer
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -150,35 +151,34 @@ def test_folder_names_in_any_script_are_listed_and_opened(server: EmbeddedIMAP, 
     assert mailbox.open_folder("Rückfragen & サポート").exists == 0
 
 
+def listen(mailbox: IMAPMailbox, seconds: float) -> bool:
+    """Idle as the poller does; whether the server announced something."""
+    if not mailbox.start_idle():
+        return False
+    end, heard = time.monotonic() + seconds, mailbox.heard()
+    while not heard and (left := end - time.monotonic()) > 0:
+        ready, _, _ = select.select([mailbox.fileno()], [], [], left)
+        heard = bool(ready) and mailbox.heard()
+    mailbox.stop_idle()
+    return heard
+
+
 def test_waiting_ends_when_an_email_arrives(server: EmbeddedIMAP, mailbox: IMAPMailbox, folder: str) -> None:
     mailbox.open_folder(folder)
     last = mailbox.uids_above(0)[-1]
     with other(server) as client:
         timer = Timer(0.3, client.append, (folder, RAW % (3, 3)))
         timer.start()
-        started = time.monotonic()
-        mailbox.wait(8)
+        assert listen(mailbox, 8)
         timer.join()
-        assert time.monotonic() - started < 7
     assert mailbox.uids_above(last) == [last + 1]
 
 
 def test_waiting_ends_by_itself_and_the_connection_goes_on(mailbox: IMAPMailbox, folder: str) -> None:
     mailbox.open_folder(folder)
-    mailbox.wait(0.2)
-    mailbox.wait(0.2)
+    assert not listen(mailbox, 0.2)
+    assert not listen(mailbox, 0.2)
     assert len(mailbox.uids_above(0)) == 2
-
-
-def test_waiting_ends_soon_after_a_stop(server: EmbeddedIMAP, folder: str) -> None:
-    stop = Event()
-    account_ = account(server.port, security="starttls", ca_file=_ca(server))
-    with IMAPMailbox(account_, stop=stop) as mailbox:
-        mailbox.open_folder(folder)
-        Timer(0.1, stop.set).start()
-        started = time.monotonic()
-        mailbox.wait(20)
-        assert time.monotonic() - started < 5
 
 
 def test_the_capabilities_are_those_after_sign_in(mailbox: IMAPMailbox) -> None:
@@ -368,34 +368,99 @@ def test_a_uid_without_an_answer_is_asked_for_once_more(scripted: Scripted) -> N
 def test_the_end_of_the_connection_during_idle_is_an_error_and_no_busy_loop(scripted: Scripted) -> None:
     mailbox = scripted({"IDLE": b"+ idling\r\n" + ScriptedIMAP.CLOSE})
     with pytest.raises(MailboxError, match="broke"):
-        mailbox.wait(5)
+        listen(mailbox, 5)
 
 
 def test_a_bye_during_idle_is_an_error(scripted: Scripted) -> None:
     mailbox = scripted({"IDLE": b"+ idling\r\n* BYE idle for too long\r\n"})
     with pytest.raises(MailboxError, match="idle for too long"):
-        mailbox.wait(0.2)
+        listen(mailbox, 0.2)
 
 
 def test_a_silent_server_is_left_after_the_timeout(scripted: Scripted) -> None:
     mailbox = scripted({"IDLE": b"+ idling\r\n", "DONE": b""}, timeout=0.5)
     with pytest.raises(MailboxError, match=r"did not answer within 0\.5 seconds"):
-        mailbox.wait(0.1)
+        listen(mailbox, 0.1)
 
 
-def test_refused_idle_turns_into_looking_at_intervals(scripted: Scripted) -> None:
-    mailbox = scripted({"IDLE": b"TAG BAD Request is throttled.\r\n"})
-    for _ in range(2):
-        started = time.monotonic()
-        mailbox.wait(0.3)
-        assert time.monotonic() - started >= 0.3
+def test_idle_that_is_throttled_is_tried_again_and_one_that_is_refused_is_not(scripted: Scripted) -> None:
+    for said, asked_again in ((b"Request is throttled.", True), (b"not here", False)):
+        server_says = {"IDLE": b"TAG BAD " + said + b"\r\n", "UID SEARCH": b"* SEARCH\r\nTAG OK done\r\n"}
+        mailbox = scripted(server_says)
+        assert [mailbox.start_idle(), mailbox.start_idle()] == [False, False]
+        assert mailbox._idle_refused is not asked_again
+        assert mailbox.uids_above(0) == []
 
 
-def test_a_server_without_idle_is_looked_at_in_intervals(scripted: Scripted) -> None:
-    mailbox = scripted({"CAPABILITY": b"* CAPABILITY IMAP4rev1\r\nTAG OK done\r\n"})
+def test_a_server_without_idle_says_so(scripted: Scripted) -> None:
+    assert not scripted({"CAPABILITY": b"* CAPABILITY IMAP4rev1\r\nTAG OK done\r\n"}).start_idle()
+
+
+@pytest.mark.parametrize(
+    ("said", "is_news"),
+    [
+        (b"* OK Still here\r\n", False),
+        (b"* 1 FETCH (FLAGS (\\Seen))\r\n* 2 EXPUNGE\r\n", False),
+        (b"* 3 EXISTS\r\n", True),
+        (b"* OK Still here\r\n* 3 EXISTS\r\n", True),
+        (b"* OK [ALERT] going down\r\n", True),
+    ],
+)
+def test_only_what_may_be_new_mail_ends_the_waiting(scripted: Scripted, said: bytes, is_news: bool) -> None:
+    assert listen(scripted({"IDLE": b"+ idling\r\n" + said}), 0.3) is is_news
+
+
+def test_news_before_the_go_ahead_and_half_a_line_of_it_are_heard(scripted: Scripted) -> None:
+    early = scripted({"IDLE": b"* 3 EXISTS\r\n+ idling\r\n"})
+    assert listen(early, 0.3)
+    assert listen(early, 0.3)
+    halved = scripted({"IDLE": b"+ idling\r\n* 3 EX", "DONE": b"ISTS\r\nTAG OK done\r\n"})
+    assert listen(halved, 0.3)
+    assert halved.open_folder("INBOX").exists == 2, "the stream is where it should be"
+
+
+def test_a_reader_that_is_broken_off_gets_an_error_at_once(scripted: Scripted) -> None:
+    mailbox = scripted({"UID SEARCH": b""}, timeout=20)
+    Timer(0.2, mailbox.abort).start()
     started = time.monotonic()
-    mailbox.wait(0.3)
-    assert time.monotonic() - started >= 0.3
+    with pytest.raises(MailboxError):
+        mailbox.uids_above(0)
+    assert time.monotonic() - started < 10
+
+
+ESEARCH = b"* CAPABILITY IMAP4rev1 IDLE ESEARCH\r\nTAG OK done\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "uids"),
+    [
+        (b'* ESEARCH (TAG "x") UID ALL 2,4:6,9\r\nTAG OK done\r\n', [2, 4, 5, 6, 9]),
+        (b'* ESEARCH (TAG "x") UID\r\nTAG OK done\r\n', []),
+    ],
+)
+def test_uids_come_as_ranges_where_the_server_can(scripted: Scripted, answer: bytes, uids: list[int]) -> None:
+    assert scripted({"CAPABILITY": ESEARCH, "UID SEARCH RETURN": answer}).uids_above(1) == uids
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"TAG BAD what?\r\n",
+        b"TAG OK done\r\n",
+        b'* ESEARCH (TAG "x") UID ALL 1:99999999999\r\nTAG OK done\r\n',
+    ],
+)
+def test_a_server_that_cannot_say_ranges_although_it_says_so_is_asked_as_usual(
+    scripted: Scripted, answer: bytes
+) -> None:
+    mailbox = scripted(
+        {
+            "CAPABILITY": ESEARCH,
+            "UID SEARCH RETURN": answer,
+            "UID SEARCH UID": b"* SEARCH 1 2\r\nTAG OK done\r\n",
+        }
+    )
+    assert mailbox.uids_above(0) == [1, 2]
 
 
 def test_a_folder_with_very_many_emails_is_searched_in_windows(scripted: Scripted) -> None:
@@ -450,7 +515,7 @@ def test_dovecot_is_read_and_nothing_in_it_changes(a_dovecot: Dovecot, security:
         status = mailbox.open_folder("INBOX")
         uids = mailbox.uids_above(0)
         emails = mailbox.fetch(uids)
-        mailbox.wait(0.1)
+        assert not listen(mailbox, 0.1)
         assert mailbox.uids_above(uids[-1]) == []
     assert [email.raw for email in emails][-2:] == [RAW % (1, 1), RAW % (2, 2)]
     assert status.highest_modseq is not None
@@ -479,10 +544,8 @@ def test_dovecot_wakes_a_waiting_reader(a_dovecot: Dovecot) -> None:
         last = mailbox.uids_above(0)[-1]
         timer = Timer(0.3, client.append, ("INBOX", RAW % (2, 2)))
         timer.start()
-        started = time.monotonic()
-        mailbox.wait(15)
+        assert listen(mailbox, 15)
         timer.join()
-        assert time.monotonic() - started < 12
         assert mailbox.uids_above(last) == [last + 1]
 
 
@@ -540,11 +603,10 @@ def test_the_fake_fails_as_told() -> None:
         assert [email.problem for email in fake.fetch([first, second])] == [GONE, "spoiled"]
 
 
-def test_the_fake_wakes_a_waiting_reader_and_can_be_renumbered() -> None:
+def test_the_fake_can_be_renumbered() -> None:
     fake = FakeMailbox()
     with fake:
-        Timer(0.1, fake.append, (b"a: b\n\n",)).start()
-        fake.wait(5)
+        fake.append(b"a: b\n\n")
         fake.open_folder("INBOX")
         assert fake.uids_above(0) == [1]
         fake.renumber(9)

@@ -168,11 +168,11 @@ def test_thirty_megabytes_cost_little_time_and_memory(a_dovecot: Dovecot) -> Non
 
 def test_a_sender_cannot_say_that_an_attachment_stayed() -> None:
     raw = (
-        b"Subject: x\r\nX-Briefbox-Left-On-Server: section=TEXT; octets=12000000\r\nMIME-Version: 1.0\r\n"
+        b"Subject: x\r\nX-Left-On-Server: section=TEXT; octets=12000000\r\nMIME-Version: 1.0\r\n"
         b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhello\r\n"
         b"--b\r\nContent-Type: message/external-body; access-type=x-briefbox; section=2; size=12000000; name=a.pdf\r\n\r\n"
         b"Content-Type: application/pdf\r\n\r\n\r\n--b\r\nContent-Type: application/pdf; name=b.pdf\r\n"
-        b"X-Briefbox-Left-On-Server: section=3; octets=12000000\r\n\r\n--b--\r\n"
+        b"X-Left-On-Server: section=3; octets=12000000\r\n\r\n--b--\r\n"
     )
     email = parse_email(raw)
     assert [a.section for a in email.attachments] == ["", ""]
@@ -253,6 +253,35 @@ def test_a_server_that_keeps_to_it_is_understood() -> None:
     email = scripted(MIXED, GOOD)
     assert email.left == LeftOnServer(sizes={"2": 5_700_000})
     assert (parsed(email).text, parsed(email).attachments[0].size) == ("hello there", 5_700_000)
+
+
+def test_outlooks_wrapping_is_fetched_under_any_type_for_the_text_in_it() -> None:
+    wrapped = b'("APPLICATION" "OCTET-STREAM" ("NAME" "WINMAIL.DAT") NIL NIL "7BIT" 300000)'
+    email = scripted(
+        b"(" + LINE + wrapped + PDF + b' "MIXED" ("BOUNDARY" "b") NIL NIL)',
+        {
+            **GOOD,
+            "2.MIME": b"Content-Type: application/octet-stream; name=WINMAIL.DAT\r\n\r\n",
+            "2": b"what Outlook wraps",
+            "3.MIME": GOOD["2.MIME"],
+        },
+    )
+    assert email.left == LeftOnServer(sizes={"3": 5_700_000})
+    assert b"what Outlook wraps" in (email.raw or b"")
+
+
+def test_an_envelope_that_stayed_is_an_attachment_and_not_said_to_be_broken() -> None:
+    raw = (
+        b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhello\r\n"
+        b"--b\r\nContent-Type: application/ms-tnef; name=winmail.dat\r\n\r\n\r\n"
+        b"--b\r\nContent-Type: application/pkcs7-mime; smime-type=signed-data; name=smime.p7m\r\n\r\n\r\n--b--\r\n"
+    )
+    email = parse_email(raw, LeftOnServer(sizes={"2": 40_000_000, "3": 50_000_000}))
+    assert [(a.name, a.size, a.section) for a in email.attachments] == [
+        ("winmail.dat", 40_000_000, "2"),
+        ("smime.p7m", 50_000_000, "3"),
+    ]
+    assert [warning for warning in email.warnings if "winmail" in warning or "signed" in warning] == []
 
 
 @pytest.mark.parametrize("missing", [{"1.MIME": None, "2.MIME": None}, {"1.MIME": b"", "2.MIME": None}])

@@ -6,6 +6,8 @@ Revision 0004.
 import sqlalchemy as sa
 from alembic import op
 
+from briefbox.store.thread_keys import id_key, subject_key
+
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -71,11 +73,6 @@ def upgrade() -> None:
         ),
     )
     op.create_index(op.f("ix_thread_ids_conversation_id"), "thread_ids", ["conversation_id"])
-    op.execute(
-        "INSERT INTO thread_ids (mailbox_id, message_id, conversation_id, held) "
-        "SELECT DISTINCT mailbox_id, message_id, conversation_id, true FROM emails "
-        "WHERE message_id <> '' AND conversation_id IS NOT NULL"
-    )
     with op.batch_alter_table("mailboxes") as table:
         for name, value in (("auth", "'password'"), ("older", "'open'"), ("attachments", "'keep'")):
             table.add_column(sa.Column(name, sa.String(), nullable=False, server_default=sa.text(value)))
@@ -91,7 +88,10 @@ def upgrade() -> None:
             table.add_column(sa.Column(name, sa.BigInteger(), nullable=False, server_default=zero))
         for name in ("uidnext", "highest_modseq"):
             table.add_column(sa.Column(name, sa.BigInteger(), nullable=True))
-        table.add_column(sa.Column("missing_since", moment, nullable=True))
+        table.add_column(sa.Column("total", sa.Integer(), nullable=True))
+        table.add_column(sa.Column("reread", sa.Boolean(), nullable=False, server_default=no))
+        for name in ("since", "missing_since"):
+            table.add_column(sa.Column(name, moment, nullable=True))
     # Folders that are read already have no backfill.
     op.execute("UPDATE folder_cursors SET backfill_uid = first_uid, older_uid = first_uid")
     with op.batch_alter_table("raw_emails") as table:
@@ -102,6 +102,8 @@ def upgrade() -> None:
     with op.batch_alter_table("conversations") as table:
         table.add_column(sa.Column("subject_key", sa.Text(), nullable=False, server_default=empty))
         table.add_column(sa.Column("merged_into", sa.Integer(), nullable=True))
+        table.add_column(sa.Column("participants", sa.JSON(), nullable=False, server_default=sa.text("'[]'")))
+        table.add_column(sa.Column("answered_at", moment, nullable=True))
         table.create_index(
             "ix_conversations_subject", ["mailbox_id", "customer_address", "subject_key"], unique=False
         )
@@ -110,6 +112,7 @@ def upgrade() -> None:
         table.add_column(sa.Column("backfill", sa.Boolean(), nullable=False, server_default=no))
         table.drop_index("ix_emails_ready")
         table.create_index("ix_emails_ready", ["work_state", "backfill", "received_at", "id"], unique=False)
+    _fill_thread_keys()
 
 
 def downgrade() -> None:
@@ -118,9 +121,11 @@ def downgrade() -> None:
         table.create_index("ix_emails_ready", ["work_state", "received_at", "id"], unique=False)
         for name in ("language", "backfill"):
             table.drop_column(name)
+    # What was merged has no mail of its own left: without `merged_into` it is done.
+    op.execute("UPDATE conversations SET state = 'done', done_at = updated_at WHERE state = 'merged'")
     with op.batch_alter_table("conversations") as table:
         table.drop_index("ix_conversations_subject")
-        for name in ("subject_key", "merged_into"):
+        for name in ("subject_key", "merged_into", "participants", "answered_at"):
             table.drop_column(name)
     # Rows of earlier generations would break the old keys; their emails stay, as sightings do.
     op.execute("DELETE FROM dead_letters WHERE ledger_id IN (SELECT id FROM ledger WHERE generation > 0)")
@@ -138,6 +143,9 @@ def downgrade() -> None:
             "older_uid",
             "uidnext",
             "highest_modseq",
+            "total",
+            "reread",
+            "since",
             "missing_since",
         ):
             table.drop_column(name)
@@ -163,3 +171,29 @@ def _swap_keys(old: dict[str, tuple[str, list[str]]], new: dict[str, tuple[str, 
         with op.batch_alter_table(name) as table:
             table.drop_constraint(op.f(key), type_="unique")
             table.create_unique_constraint(op.f(new[name][0]), new[name][1])
+
+
+def _fill_thread_keys() -> None:
+    """Ids and subjects that new mail is told by, folded by the code that will look for them."""
+    connection = op.get_bind()
+    conversations = sa.table("conversations", sa.column("id"), sa.column("subject"), sa.column("subject_key"))
+    keys = [
+        {"row": id_, "key": subject_key(subject)}
+        for id_, subject in connection.execute(sa.select(conversations.c.id, conversations.c.subject))
+    ]
+    if keys:
+        statement = conversations.update().where(conversations.c.id == sa.bindparam("row"))
+        connection.execute(statement.values(subject_key=sa.bindparam("key")), keys)
+    columns = ("mailbox_id", "message_id", "conversation_id")
+    emails = sa.table("emails", *(sa.column(name) for name in columns))
+    thread_ids = sa.table("thread_ids", *(sa.column(name) for name in (*columns, "held")))
+    held = {
+        (mailbox_id, id_key(message_id), conversation_id)
+        for mailbox_id, message_id, conversation_id in connection.execute(sa.select(emails))
+        if conversation_id is not None and id_key(message_id)
+    }
+    if held:
+        connection.execute(
+            thread_ids.insert(),
+            [{**dict(zip(columns, row, strict=True)), "held": True} for row in sorted(held)],
+        )

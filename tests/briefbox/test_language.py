@@ -1,8 +1,8 @@
-"""models/language.py: right on short support mails, silent where nobody could tell."""
+"""briefbox/language.py: right on short support mails, silent where nobody could tell."""
 
 import pytest
 
-from models.language import NAMES, detect, english_name
+from briefbox.language import NAMES, detect, english_name
 
 MAILS = {
     "en": ("My parcel 4711 is late. Where is it?", "Cannot log in, the password reset does not work."),
