@@ -57,6 +57,13 @@ def hostile_mails() -> dict[str, bytes]:
             page,
         ),
         "nested quotes": _text(b"<blockquote type=cite>x" * 80_000, page),
+        "cells in a row": _text(b"<table><tr>" + b"<td>x" * 390_000, page),
+        "hidden siblings": _text(b"<p>" + b"<b hidden>y</b>x" * 120_000, page),
+        "small siblings": _text(b"<p style='font-size:0'>" + b"<b>y</b>x" * 200_000, page),
+        "colours in the depth": _text(b"<div>" * 190 + b"<i style=color:#111>x</i>" * 75_000, page),
+        "links in links": _text(b"<a href=x:y>" * 190 + b"<i>xxxxxxxx</i>" * 120_000, page),
+        "line breaks": _text(b"<br>" * 500_000, page),
+        "list items": _text(b"<ul>" * 100 + b"<li>x" * 390_000, page),
         "entities": _text(b"&amp;" * 400_000, page),
         "broken base64": _FROM + b"Content-Transfer-Encoding: base64\n\n" + b"=!QUJ\nD-" * 300_000,
         "broken quoted-printable": _FROM
@@ -101,11 +108,11 @@ def hostile_mails() -> dict[str, bytes]:
         ),
         "delivery report": _text(b"Action: failed\n\n" * 60_000, b"message/delivery-status"),
         "winmail.dat counts": _tnef(
-            b"\x01\x03\x90\x06\x00\x00\x00" + (8).to_bytes(4, "little") + b"\xff" * 8 + b"\0\0"
+            b"\x01\x03\x90\x06\x00" + (4).to_bytes(4, "little") + b"\xff" * 4 + b"\0\0"
         ),
-        "winmail.dat objects": _tnef(b"\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" * 100_000),
+        "winmail.dat objects": _tnef(b"\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" * 100_000),
         "winmail.dat values": _tnef(
-            b"\x01\x03\x90\x06\x00\x00\x00"
+            b"\x01\x03\x90\x06\x00"
             + (12).to_bytes(4, "little")
             + b"\x01\0\0\0\x03\x10\x01\x00"
             + b"\xff" * 4

@@ -2,8 +2,8 @@
 
     python -m bench.parse [--peer .venv-parse/bin/python] [--repeat 200]
 
-Every reader gets the same bytes in the same run, mail by mail by turns: ours (text, new part, kind, language and
-all), the standard library's `email` with policy.default, get_body() and get_content(), and, with --peer, in another
+Every reader gets the same bytes in the same run, by turns: ours (HTML as text, new part, kind, language and all),
+ours without what comes after the text, the standard library's `email` with policy.default, get_body() and get_content(), and, with --peer, in another
 Python, mail-parser and fast-mail-parser (text alone). A hostile mail is read once, in a child process with
 limits on time and memory, since some readers do not come back.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 
 LIMIT_SECONDS = 20
 LIMIT_BYTES = 2 << 30
-READERS = {"briefbox": "ours", "email": "standard library"}
+READERS = {"briefbox": "ours", "content": "ours, text only", "email": "standard library"}
 PEERS = {"mailparser": "mail-parser", "fast_mail_parser": "fast-mail-parser"}
 
 
@@ -34,6 +34,23 @@ def reader(name: str) -> Callable[[bytes], object]:
         from ingest.parse import parse_email
 
         return parse_email
+    if name == "content":
+        from ingest.addresses import addresses, ids, sent_at
+        from ingest.content import read_content
+        from ingest.mime import read_part
+
+        def read_text(raw: bytes) -> object:
+            part = read_part(raw)
+            headers = part.headers
+            found = (
+                addresses(headers, "from"),
+                addresses(headers, "to"),
+                headers.get("subject"),
+                sent_at(headers),
+            )
+            return found, ids(headers, "message-id"), read_content(part)
+
+        return read_text
     if name == "email":
         from email import message_from_bytes, policy
         from email.message import EmailMessage
@@ -185,6 +202,7 @@ def compare_hostile(pythons: dict[str, str]) -> None:
     from bench.common import print_table
     from bench.hostile import hostile_mails
 
+    pythons = {name: python for name, python in pythons.items() if name != "content"}
     worst: dict[str, float] = dict.fromkeys(pythons, 0.0)
     rows = []
     for title, raw in hostile_mails().items():

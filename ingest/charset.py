@@ -96,6 +96,8 @@ def decode(data: bytes, charset: str | None) -> tuple[str, bool]:
         return data.decode("utf-8"), codec != _UTF8
     except UnicodeDecodeError:
         pass
+    if codec in {None, _UTF8} and data.decode("utf-8", "ignore").isascii():
+        return _latin(data), True  # no letter of it is UTF-8
     if codec in {None, _UTF8}:
         # Stray bytes in UTF-8, or Latin text without a label: the handler reads both.
         return data.decode("utf-8", "briefbox.latin"), True

@@ -6,10 +6,12 @@ reported: it is a way to talk to the model past the reader. Quotes of mail progr
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 
 from lxml import etree
 from lxml import html as lxml_html
 
+from ingest.quote_headers import is_forward
 from ingest.render import render
 
 # Marks that survive the layout and are not in any mail's text: they are taken out of it first.
@@ -22,17 +24,29 @@ MAX_NESTING = 200
 _AT_RULE = re.compile(r"@[\w-]+")
 _HIDING = re.compile(
     r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|mso-hide\s*:\s*all|"
-    r"font-size\s*:\s*0*(?:\.0+)?(?:px|pt|em|rem|%)?\s*(?:!important\s*)?(?:;|$)|"
+    r"(?:text-indent|left|top|right|margin-left|margin-top)\s*:\s*-\d{4,}(?:\.\d+)?px|"
+    r"clip\s*:\s*rect\(\s*0(?:px)?[\s,]+0(?:px)?[\s,]+0(?:px)?[\s,]+0(?:px)?\s*\)|clip-path\s*:\s*inset\(\s*100%|"
+    r"transform\s*:\s*scale\(\s*0\s*[,)]|"
     r"opacity\s*:\s*0*(?:\.0+)?\s*(?:!important\s*)?(?:;|$)|"
     r"(?:max-height|max-width|width|height)\s*:\s*0(?:px|pt)?\s*(?:!important\s*)?;.{0,300}overflow\s*:\s*hidden|"
     r"overflow\s*:\s*hidden\s*;.{0,300}(?:max-height|max-width|width|height)\s*:\s*0(?:px|pt)?\s*(?:!important\s*)?(?:;|$))",
     re.IGNORECASE,
 )
+_SIZE = re.compile(
+    r"(?:^|;)\s*font-size\s*:\s*(?:(0*(?:\.0+)?(?:px|pt|em|rem|%)?|0*1px)|[^;]+?)\s*(?:!important\s*)?(?=;|$)",
+    re.IGNORECASE,
+)
 _COLOUR = re.compile(r"(?:^|;)\s*color\s*:\s*([^;!]+)", re.IGNORECASE)
 _BACKGROUND = re.compile(r"(?:^|;)\s*background(?:-color)?\s*:\s*([^;!]+)", re.IGNORECASE)
-_RGB = re.compile(r"rgba?\(\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})")
+_RGB = re.compile(r"rgba?\(\s*(\d{1,3})\s*[,\s]\s*(\d{1,3})\s*[,\s]\s*(\d{1,3})\s*(?:[,/]\s*([\d.]+)(%?))?")
+# Colours closer than this in each of red, green and blue cannot be told apart.
+_NEAR = 8
 _NAMED = {"white": "ffffff", "black": "000000", "red": "ff0000", "blue": "0000ff", "green": "008000"}
 _QUOTE_CLASSES = {"gmail_quote", "protonmail_quote", "yahoo_quoted", "tutanota_quote", "zmail_extra"}
+_SIGNATURE_CLASSES = {"gmail_signature", "moz-signature", "protonmail_signature_block", "tutanota_signature"}
+_SIGNATURE_IDS = {"signature", "ms-outlook-mobile-signature", "applemailsignature"}
+_MAX_SIGNATURES = 5
+_BLANKS = " \t\r\n\u00a0\u200b\u200c\u200d\u034f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,7 @@ def visible_text(source: str) -> VisibleText:
     except (etree.LxmlError, ValueError):
         return VisibleText(_without_tags(source), simplified=True)
     hidden = _drop_hidden(tree)
+    _mark_signatures(tree)
     _mark_quotes(tree)
     text, depth = render(tree)
     if depth > MAX_NESTING:
@@ -73,18 +88,55 @@ def _drop_hidden(tree: etree._Element) -> bool:
     classes, ids = _hiding_selectors(tree)
     styled = bool(tree.xpath("boolean(//style|//link)"))
     hidden = False
+    known: dict[etree._Element, str | None] = {}  # backgrounds
+    # The list keeps every element alive, so that each can be remembered by itself.
     for element in list(tree.iter(etree.Element)):
         if element.tag in {"script", "style", "template", "title"}:
             _drop(element)
-        elif _is_hidden(element, classes, ids, styled=styled) and element.getparent() is not None:
-            hidden = hidden or bool(
-                "".join(element.itertext()).strip(" \t\r\n\u00a0\u200b\u200c\u200d\u034f")
-            )
+        elif _is_hidden(element, classes, ids, known, styled=styled) and element.getparent() is not None:
+            hidden = hidden or _says(*element.itertext())
             _drop(element)
+        elif _size(element) == 0 and element.tag not in {"html", "body"}:
+            hidden = _drop_small(element) or hidden
     return hidden
 
 
-def _is_hidden(element: etree._Element, classes: set[str], ids: set[str], *, styled: bool) -> bool:
+def _says(*texts: str) -> bool:
+    return bool("".join(texts).strip(_BLANKS))
+
+
+def _size(element: etree._Element) -> int | None:
+    """0 where the element's own style makes its text too small to see, 1 where it gives another size."""
+    style = element.get("style")
+    # The last word counts.
+    found = list(_SIZE.finditer(style[:2000])) if style and "font-size" in style.lower() else []
+    return None if not found else 0 if found[-1][1] is not None else 1
+
+
+def _drop_small(top: etree._Element) -> bool:
+    """Take out text of no size; what is inside and has a size again stays: layouts are made that way."""
+    hidden = False
+    waiting = [top]
+    while waiting:
+        element = waiting.pop()
+        hidden = hidden or _says(element.text or "")
+        element.text = None
+        for child in element:
+            hidden = hidden or _says(child.tail or "")
+            child.tail = None
+            if isinstance(child.tag, str) and _size(child) != 1:
+                waiting.append(child)
+    return hidden
+
+
+def _is_hidden(
+    element: etree._Element,
+    classes: set[str],
+    ids: set[str],
+    known: dict[etree._Element, str | None],
+    *,
+    styled: bool,
+) -> bool:
     if element.tag in {"html", "body"}:
         return False
     style = element.get("style", "")
@@ -94,31 +146,64 @@ def _is_hidden(element: etree._Element, classes: set[str], ids: set[str], *, sty
         return True
     if element.tag == "input":
         return True
-    return bool(style) and (bool(_HIDING.search(style[:2000])) or _same_colour(element, style, styled=styled))
+    if element.tag == "font" and element.get("color"):
+        style = f"color:{element.get('color')};{style}"
+    return bool(style) and (
+        bool(_HIDING.search(style[:2000])) or _same_colour(element, style, known, styled=styled)
+    )
 
 
-def _same_colour(element: etree._Element, style: str, *, styled: bool) -> bool:
+def _same_colour(
+    element: etree._Element, style: str, known: dict[etree._Element, str | None], *, styled: bool
+) -> bool:
     """Whether the text has the colour of what is certainly behind it."""
-    colour = _hex(found[1]) if (found := _COLOUR.search(style[:2000])) else ""
+    found = _COLOUR.search(style[:2000]) if "color" in style.lower() else None
+    colour = _hex(found[1]) if found else ""
+    if found and (colour == "none" or found[1].strip().lower() == "transparent"):
+        return True
     if not colour:
         return False
-    at: etree._Element | None = element
-    while at is not None:
-        behind = _BACKGROUND.search(at.get("style", "")[:2000])
-        shown = behind[1] if behind else at.get("bgcolor", "")
-        if at.get("background") or "url(" in shown or "gradient" in shown:
-            return False
-        if shown and (known := _hex(shown)):
-            return known == colour
-        at = at.getparent()
+    behind = _behind(element, known)
+    if behind is None:
+        return False
     # Nothing said: mail is white, unless a stylesheet may have painted it.
-    return colour == "ffffff" and not styled
+    return _near(behind, colour) if behind else _near(colour, "ffffff") and not styled
+
+
+def _behind(element: etree._Element, known: dict[etree._Element, str | None]) -> str | None:
+    """The colour behind an element; "" where nothing says it, None where it is a picture. `known` remembers."""
+    path: list[etree._Element] = []
+    at: etree._Element | None = element
+    colour: str | None = ""
+    while at is not None:
+        if at in known:
+            colour = known[at]
+            break
+        path.append(at)
+        found = _BACKGROUND.search(at.get("style", "")[:2000])
+        shown = found[1] if found else at.get("bgcolor", "")
+        if at.get("background") or "url(" in shown or "gradient" in shown:
+            colour = None
+            break
+        if shown and (painted := _hex(shown)) not in {"", "none"}:
+            colour = painted
+            break
+        at = at.getparent()
+    known.update(dict.fromkeys(path, colour))
+    return colour
+
+
+def _near(one: str, other: str) -> bool:
+    return all(abs(int(one[at : at + 2], 16) - int(other[at : at + 2], 16)) < _NEAR for at in (0, 2, 4))
 
 
 def _hex(colour: str) -> str:
+    """Six hexadecimal digits; "none" for a colour that lets all through, "" for one that is not known."""
     colour = colour.strip().lower().split(" ")[0] if "rgb" not in colour.lower() else colour.strip().lower()
     if found := _RGB.match(colour):
-        return "".join(f"{min(int(part), 255):02x}" for part in found.groups())
+        if found[4] and not found[4].strip("0."):
+            return "none"
+        return "".join(f"{min(int(part), 255):02x}" for part in found.groups()[:3])
     if re.fullmatch(r"#?[0-9a-f]{6}", colour):
         return colour.lstrip("#")
     if re.fullmatch(r"#[0-9a-f]{3}", colour):
@@ -133,7 +218,8 @@ def _hiding_selectors(tree: etree._Element) -> tuple[set[str], set[str]]:
     for style in tree.iter("style"):
         for block in _without_at_blocks(_without_comments((style.text or "")[:200_000])).split("}"):
             selectors, _, rules = block.partition("{")
-            if _HIDING.search(rules[:2000]):
+            small = list(_SIZE.finditer(rules[:2000]))
+            if _HIDING.search(rules[:2000]) or (small and small[-1][1] is not None):
                 for selector in selectors[-500:].lower().split(","):
                     if found := re.fullmatch(r"\s*[a-z]*([.#])([\w-]+)\s*", selector):
                         (classes if found[1] == "." else ids).add(found[2])
@@ -168,28 +254,92 @@ def _without_at_blocks(css: str) -> str:
 
 
 def _drop(element: etree._Element) -> None:
-    """Take an element out and leave the text after it where it is."""
-    parent = element.getparent()
-    if parent is None:
-        return
-    if element.tail:
-        before = element.getprevious()
-        if before is not None:
-            before.tail = (before.tail or "") + element.tail
-        else:
-            parent.text = (parent.text or "") + element.tail
-    parent.remove(element)
+    """Empty an element and leave the text after it where it is; moving that text would take time squared."""
+    element.clear(keep_tail=True)
+    element.tag = "span"
 
 
 def _mark_quotes(tree: etree._Element) -> None:
-    for quote in tree.iter("blockquote"):
-        marked = quote.get("type", "").lower() == "cite" or bool(
-            _QUOTE_CLASSES & set(quote.get("class", "").lower().split())
-        )
-        if marked:
-            quote.text = _OPEN + (quote.text or "")
-            end = etree.SubElement(quote, "div")
-            end.text = _CLOSE
+    # All that follows the first of these is marked with it; one mark for each would let the lines grow endlessly.
+    header = next((one for one in tree.iter("div") if one.get("id") == "divRplyFwdMsg"), None)
+    if header is not None:
+        _mark_rest(header)
+    for element in tree.iter(etree.Element):
+        if _is_quote(element):
+            element.text = _OPEN + (element.text or "")
+            _add_block(element, len(element), _CLOSE)
+
+
+def _is_quote(element: etree._Element) -> bool:
+    """Whether a mail program marks the element as an earlier mail; a forwarded one is none."""
+    names = set(element.get("class", "").lower().split())
+    if element.tag == "blockquote":
+        cited = element.get("type", "").lower() == "cite" or element.get("id") == "isReplyContent"
+        return cited or bool(_QUOTE_CLASSES & names)
+    if element.tag not in {"div", "span"}:
+        return False
+    # GMX and WEB.DE, Outlook for Mac, Outlook on the web, Yahoo (which prefixes its names).
+    marked = (
+        element.get("name") == "quote"
+        or element.get("id", "") in {"OLK_SRC_BODY_SECTION", "mail-editor-reference-message-container"}
+        or any(name.endswith("yahoo_quoted") for name in names)
+    )
+    return marked and not any(is_forward(text) for text in islice(element.itertext(), 10))
+
+
+def _mark_rest(header: etree._Element) -> None:
+    """Outlook on the web marks the earlier mail's header alone: all that follows it belongs to it."""
+    parent = header.getparent()
+    if parent is None:
+        return
+    header.text = _OPEN + (header.text or "")
+    _add_block(parent, len(parent), _CLOSE)
+
+
+def _mark_signatures(tree: etree._Element) -> None:
+    """Put "--" above what a mail program marks as its user's signature, where only quotes follow it."""
+    found = [element for element in tree.iter("div", "span", "pre") if _is_signature(element)]
+    for element in found[:_MAX_SIGNATURES]:
+        first = next((text.strip() for text in element.itertext() if text.strip()), "")
+        parent = element.getparent()
+        if not first or first == "--" or parent is None or not _only_quotes_follow(element):
+            continue
+        _add_block(parent, parent.index(element), "--")
+
+
+def _is_signature(element: etree._Element) -> bool:
+    names = set(element.get("class", "").lower().split())
+    return bool(_SIGNATURE_CLASSES & names) or element.get("id", "").lower() in _SIGNATURE_IDS
+
+
+def _only_quotes_follow(element: etree._Element) -> bool:
+    """Whether no words of the sender's come after the element: then all from it on may be left out."""
+    at: etree._Element | None = element
+    while at is not None and at.tag != "body":
+        if (at.tail or "").strip(_BLANKS):
+            return False
+        for sibling in at.itersiblings():
+            if (
+                sibling.get("id") in {"divRplyFwdMsg", "appendonsend"}
+                or _is_quote(sibling)
+                or _holds_intro(sibling)
+            ):
+                return True
+            if "".join(sibling.itertext()).strip(_BLANKS) or (sibling.tail or "").strip(_BLANKS):
+                return False
+        at = at.getparent()
+    return True
+
+
+def _holds_intro(element: etree._Element) -> bool:
+    names = set(element.get("class", "").lower().split())
+    return bool(names & (_QUOTE_CLASSES | {"moz-cite-prefix", "gmail_attr", "gmail_quote_container"}))
+
+
+def _add_block(parent: etree._Element, at: int, text: str) -> None:
+    block = etree.Element("div")
+    block.text = text
+    parent.insert(at, block)
 
 
 def _quote_lines(text: str) -> str:

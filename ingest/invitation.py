@@ -8,7 +8,7 @@ from typing import Any
 from ingest.headers import one_line
 
 # An invitation is short; what is beyond this is not read.
-MAX_CALENDAR = 200_000
+MAX_CALENDAR = 64_000
 _MAX_WORDS = 300
 _METHODS = {
     "REQUEST": "Calendar invitation",

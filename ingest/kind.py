@@ -80,11 +80,6 @@ def canonical(address: str) -> str:
     return f"{local.partition('+')[0]}@{domain}"
 
 
-def same_address(one: str, other: str) -> bool:
-    """Whether two addresses reach the same mailbox, as far as can be told."""
-    return canonical(one) == canonical(other)
-
-
 def is_own(address: str, own_addresses: Iterable[str]) -> bool:
     """Whether an address is one of ours, in any case and with any tag."""
     wanted = canonical(address)

@@ -16,7 +16,7 @@ from ingest.headers import read_headers
 from ingest.html import visible_text
 from ingest.kind import Signs, classify
 from ingest.mime import Part, read_part
-from ingest.reply import new_text
+from ingest.reply import split_reply
 from ingest.report import report_text
 from ingest.text import clean_text
 
@@ -150,12 +150,14 @@ def _with_words(text: str, subject: str, content: Content, parsed: ParsedEmail) 
     """The rest of what is said of an email: its text, the parts of it, and the language of the new one."""
     if not text:
         content.warn("no text")
-    reply = new_text(text, forwarded=bool(_FORWARD.match(subject)))
+    parts = split_reply(text, forwarded=bool(_FORWARD.match(subject)))
     return parsed.model_copy(
         update={
             "text": text,
-            "reply": reply,
-            "language": language.detect(reply or text),
+            "reply": parts.reply,
+            "signature": parts.signature,
+            "quoted": parts.quoted,
+            "language": language.detect(parts.reply or text),
             "warnings": tuple(content.warnings),
         }
     )

@@ -12,6 +12,8 @@ from lxml import etree
 MAX_LINK = 80
 # Beyond so many links nobody reads where they lead.
 MAX_LINKS = 200
+# Lists are indented so many steps at most.
+MAX_INDENT = 8
 
 # Elements that stand on lines of their own, with an empty line around them, or without.
 _PARAGRAPHS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "dl", "table", "blockquote", "pre", "hr"}
@@ -21,6 +23,8 @@ _BLOCKS = {
     "tfoot", "thead", "tr",
 }  # fmt: skip
 _CELLS = {"td", "th"}
+# Between two cells of a row.
+_GAP = "  "
 _NOTHING = {
     "head",
     "script",
@@ -35,7 +39,7 @@ _NOTHING = {
     "svg",
 }
 _SPACE = re.compile(r"[ \t\r\n\f]+")
-_EDGES = re.compile(r"^[ \t\r\n\f]|[ \t\r\n\f]$")
+_FRONT = re.compile(r"^(https?://)?(www\.)?")
 _TRACKING = re.compile(
     r"^(utm_\w+|mc_[ce]id|fbclid|gclid|msclkid|_hs\w+|mkt_tok|trk\w*|ref_?src)$", re.IGNORECASE
 )
@@ -77,7 +81,7 @@ class _Lines:
         if self.line or self.prefix:
             text = "".join(self.line)
             if text.strip() or force:
-                self.out.append("  " * max(self.indent - 1, 0) + self.prefix + text)
+                self.out.append("  " * min(max(self.indent - 1, 0), MAX_INDENT) + self.prefix + text)
                 self.prefix = ""
                 self.breaks = 1
             self.line = []
@@ -163,8 +167,8 @@ def _open(lines: _Lines, element: etree._Element, tag: str, lists: list[int]) ->
             lines.paragraph()
     elif tag in _BLOCKS and not (lines.prefix and not lines.line):
         lines.end_line()
-    elif tag in _CELLS and lines.line and "".join(lines.line).strip():
-        lines.line.append("  ")
+    elif tag in _CELLS and lines.line and lines.line[-1] != _GAP:
+        lines.line.append(_GAP)
         lines.blank = False
 
 
@@ -240,6 +244,6 @@ def shown_target(href: str, text: str) -> str:
 
 def _same(target: str, text: str) -> bool:
     def bare(value: str) -> str:
-        return re.sub(r"^(https?://)?(www\.)?", "", value.strip().lower()).rstrip("/")
+        return _FRONT.sub("", value.strip().lower()).rstrip("/")
 
     return bare(target) == bare(text)

@@ -11,7 +11,6 @@ MAX_TEXT = 200_000
 _CONTROL = bytes(code for code in range(128) if (code < 32 or code == 127) and code not in b"\t\n\r")
 # Joiners mean something inside words (Persian, Hindi) and emoji; elsewhere they are filler.
 _LOOSE_JOINERS = re.compile(r"(?<![^\s])[\u200c\u200d]+|[\u200c\u200d]+(?![^\s\u200c\u200d])")
-_TRAILING = re.compile(r"[ \t\r\f\v]+(?=\n|\Z)")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _TAGS = re.compile("[\U000e0020-\U000e007f]")
 _SIGNED = "-----BEGIN PGP SIGNED MESSAGE-----"

@@ -108,8 +108,8 @@ class FolderWatch:
             self._step_back(mailbox)
         self._succeed()
         self.is_behind = done.is_complete and self._reader.has_older
-        if not done.is_complete:
-            self.due = time.monotonic()
+        if not done.is_complete or (self.is_behind and self._older_at <= time.monotonic()):
+            self.due = time.monotonic()  # after the others that are due; the next step looks for news first
             return
         self.is_idle = mailbox.start_idle()
         settings = self.shared.settings

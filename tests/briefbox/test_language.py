@@ -1,5 +1,8 @@
 """briefbox/language.py: right on short support mails, silent where nobody could tell."""
 
+import subprocess
+import sys
+
 import pytest
 
 from briefbox.language import NAMES, detect, english_name
@@ -40,3 +43,16 @@ def test_every_code_has_a_name_and_others_have_none() -> None:
     assert english_name("de") == "German"
     assert english_name("xx") == ""
     assert all(len(code) == 2 and name.istitle() for code, name in NAMES.items())
+
+
+def test_the_models_table_is_loaded_with_the_first_text_and_not_before() -> None:
+    program = (
+        "import sys; from ingest.parse import parse_email; from briefbox import language\n"
+        "before = 'py3langid' in sys.modules\n"
+        "parse_email(b'From: a@b\\n\\nWo bleibt mein Paket? Ich warte schon lange.')\n"
+        "print(before, 'py3langid' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=60, check=True, text=True
+    )
+    assert done.stdout.split() == ["False", "True", "False"]

@@ -300,6 +300,16 @@ def test_html_becomes_readable_text() -> None:
         '<p style="color:#ffffff;background-color:white">SECRET</p>',
         '<table bgcolor="#000000"><tr><td style="color:rgb(0,0,0)">SECRET</td></tr></table>',
         '<div class="preheader">SECRET</div>',
+        '<span style="font-size:1px">SECRET</span>',
+        '<span style="text-indent:-9999px">SECRET</span>',
+        '<div style="position:absolute;left:-9999px">SECRET</div>',
+        '<div style="position:absolute;clip:rect(0,0,0,0)">SECRET</div>',
+        '<div style="transform:scale(0)">SECRET</div>',
+        '<span style="color:transparent">SECRET</span>',
+        '<span style="color:rgba(10,20,30,0)">SECRET</span>',
+        '<table bgcolor="white"><tr><td><font color="#ffffff">SECRET</font></td></tr></table>',
+        '<table bgcolor="#fff"><tr><td style="color:#fefefe">SECRET</td></tr></table>',
+        '<div style="font-size:0">SECRET<br>SECRET <b>SECRET</b></div>',
     ],
 )
 def test_text_that_nobody_sees_is_left_out_and_told(hidden: str) -> None:
@@ -318,6 +328,13 @@ def test_text_that_nobody_sees_is_left_out_and_told(hidden: str) -> None:
         '<div style="background:#222"><a style="color:white">SEEN</a></div>',
         '<div class="mobile">SEEN</div>',
         '<p style="max-height:0px">SEEN</p>',
+        '<td style="font-size:0px;padding:10px"><div style="font-size:16px">SEEN</div></td>',
+        '<td style="font-size:0"><!-- x --><div><span style="font-size:1em">SEEN</span></div></td>',
+        '<span style="font-size:0;font-size:14px">SEEN</span>',
+        '<span style="font-size:10px">SEEN</span>',
+        '<p style="background:rgba(0,0,0,0);color:#000">SEEN</p>',
+        '<p style="margin-left:-10px">SEEN</p>',
+        '<font color="#333333">SEEN</font>',
     ],
 )
 def test_text_that_is_only_styled_stays(seen: str) -> None:
