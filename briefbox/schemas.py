@@ -107,15 +107,30 @@ class ParsedEmail(Frozen):
     warnings: tuple[str, ...] = ()
 
 
+class LeftOnServer(Frozen):
+    """What of an email was not fetched, by IMAP section (RFC 3501, 6.4.5).
+
+    It is kept beside the bytes and never read out of them, so that no sender can claim it.
+    """
+
+    sizes: dict[str, int] = Field(default_factory=dict)  # decoded bytes of each such part: estimates
+    cut: tuple[str, ...] = ()  # of those, the texts of which the beginning was fetched
+    first_bytes: int = 0  # where the structure could not be used: so many bytes were fetched, and no parts
+
+
 @dataclass(frozen=True, slots=True)
 class FetchedEmail:
-    """One message as the mailbox server gave it. `raw` is None when it was listed but not given."""
+    """One message as the mailbox server gave it. `raw` is None when it was listed but not given.
+
+    With `left`, `raw` was put together from the parts that were fetched (ingest/partial.py).
+    """
 
     uid: int
     raw: bytes | None
     size: int | None = None
     internal_date: datetime | None = None  # UTC
     problem: str = ""  # why raw is None: "gone", or a sentence
+    left: LeftOnServer | None = None  # None: the email was fetched whole
 
 
 @dataclass(frozen=True, slots=True)

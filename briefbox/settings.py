@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     )
     max_email_bytes: Annotated[int, Field(ge=10_000)] = Field(
         default=25_000_000,
-        description="Larger emails become a dead letter with the reason instead of being fetched.",
+        description="Of larger emails only structure, headers and texts are fetched; attachments stay on the mail server, and the email says so.",
     )
     brief_kinds: Annotated[tuple[BriefKind, ...], NoDecode] = Field(
         default=("customer",),

@@ -243,13 +243,18 @@ class MailboxEvent(SQLModel, table=True):
 
 
 class RawEmail(SQLModel, table=True):
-    """The bytes as the server gave them, compressed with zlib. `sha256` is of the bytes before compression."""
+    """The bytes as the server gave them, compressed with zlib. `sha256` is of the bytes before compression.
+
+    Where `left` is not empty, parts stayed on the server and the bytes were put together from the others: it is a
+    LeftOnServer.
+    """
 
     __tablename__ = "raw_emails"
     id: int = Field(default=None, primary_key=True)
     sha256: str = Field(index=True)
     size: int
     data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    left: dict[str, Any] = _json(dict)
 
 
 class LedgerEntry(SQLModel, table=True):

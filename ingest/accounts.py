@@ -33,4 +33,5 @@ def account_of(row: Mailbox, settings: Settings, database: Database | None = Non
         security=row.security,  # type: ignore[arg-type]  # the column holds one of the three words
         ca_file=Path(row.ca_file) if row.ca_file else None,
         timeout=settings.imap_timeout_seconds,
+        max_email_bytes=settings.max_email_bytes,
     )

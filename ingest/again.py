@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from briefbox.db import Database
 from briefbox.errors import BriefboxError, MailboxError, NotFoundError, ParseError
 from briefbox.queue import hints_for
+from briefbox.schemas import FetchedEmail
 from briefbox.settings import Settings
 from briefbox.store import dead_letters, ledger
 from briefbox.store.handling import Handling
@@ -12,8 +13,9 @@ from briefbox.store.mailboxes import get_by_id
 from briefbox.tables import LedgerEntry
 from briefbox.tables import Mailbox as MailboxRow
 from ingest.accounts import account_of
-from ingest.mailbox import IMAPMailbox, Mailbox
+from ingest.mailbox import IMAPMailbox, Mailbox, fetch_one
 from ingest.parse import parse_email
+from ingest.partial import most_whole
 
 
 def retry(database: Database, settings: Settings, letter_id: int, *, actor: str) -> str:
@@ -63,9 +65,10 @@ def _retry(
             email_id = dead_letters.retry_brief(session, dead_letters.get(session, letter_id), actor=actor)
         hints_for(settings).brief([email_id] if email_id else [])
         return f"Email {email_id} waits for a brief again."
-    raw = _bytes(database, letter_id, mailbox)
+    email = _email(database, settings, letter_id, mailbox)
+    raw = email.raw or b""
     try:
-        parsed = parse_email(raw)
+        parsed = parse_email(raw, email.left)
     except ParseError as error:
         raise ParseError(
             f"It still cannot be parsed: {error}. Look at its bytes with: briefbox dead-letters export {letter_id} FILE"
@@ -77,6 +80,7 @@ def _retry(
             raw,
             parsed,
             actor=actor,
+            left=email.left,
             handling=Handling.of(settings),
         )
     hints_for(settings).brief(waiting)
@@ -85,19 +89,21 @@ def _retry(
     )
 
 
-def _bytes(database: Database, letter_id: int, mailbox: Mailbox | None) -> bytes:
+def _email(database: Database, settings: Settings, letter_id: int, mailbox: Mailbox | None) -> FetchedEmail:
     with database.read() as session:
         letter = dead_letters.get(session, letter_id)
         if letter.raw_id is not None:
-            return ledger.raw_bytes(session, letter.raw_id)
+            left = ledger.left_on_server(session, letter.raw_id)
+            return FetchedEmail(0, ledger.raw_bytes(session, letter.raw_id), left=left)
         entry = session.get_one(LedgerEntry, letter.ledger_id)
+        row = get_by_id(session, letter.mailbox_id)
     assert mailbox is not None
     mailbox.open()
     status = mailbox.open_folder(entry.folder)
-    fetched = mailbox.fetch([entry.uid]) if status.uidvalidity == entry.uidvalidity else []
-    raw = fetched[0].raw if fetched else None
-    if raw is None:
-        raise NotFoundError(
-            f"The server does not give UID {entry.uid} of {entry.folder}: {fetched[0].problem if fetched else 'the folder was renumbered'}."
-        )
-    return raw
+    problem = "the folder was renumbered"
+    if status.uidvalidity == entry.uidvalidity:
+        email = fetch_one(mailbox, entry.uid, most_whole(settings, row.attachments))
+        if email.raw is not None:
+            return email
+        problem = email.problem
+    raise NotFoundError(f"The server does not give UID {entry.uid} of {entry.folder}: {problem}.")

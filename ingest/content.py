@@ -5,13 +5,13 @@ import re
 from dataclasses import dataclass, field
 
 from briefbox.errors import ParseError
-from briefbox.schemas import Attachment
+from briefbox.schemas import Attachment, LeftOnServer
 from ingest.addresses import ids
 from ingest.charset import decode
 from ingest.headers import Headers, decode_header, one_line, read_headers
 from ingest.html import MAX_HTML, visible_text
 from ingest.invitation import Invitation, read_invitation
-from ingest.mime import MAX_DEPTH, Part, read_part, uu_files
+from ingest.mime import MAX_DEPTH, Part, name_sections, read_part, uu_files
 from ingest.report import Recipient, read_report
 from ingest.smime import signed_content
 from ingest.text import MAX_TEXT, has_tags, unflow, without_armour, without_invisible
@@ -55,15 +55,26 @@ class Content:
     returned_id: str = ""  # Message-ID of the mail that a report returns
     warnings: list[str] = field(default_factory=list)
     hidden: bool = False
+    files: list[tuple[Attachment, Part]] = field(default_factory=list)  # those attachments that are parts
+    left: LeftOnServer = field(default_factory=LeftOnServer)  # what of the mail was not fetched
+
+    def has(self, part: Part) -> bool:
+        """Whether the part was fetched."""
+        return part.section not in self.left.sizes or part.section in self.left.cut
 
     def warn(self, warning: str) -> None:
         if warning not in self.warnings:
             self.warnings.append(warning)
 
 
-def read_content(root: Part) -> Content:
-    """Texts and attachments of a mail, in order. Raises ParseError beyond the limits."""
-    content = Content()
+def read_content(root: Part, left: LeftOnServer | None = None) -> Content:
+    """Texts and attachments of a mail, in order. Raises ParseError beyond the limits.
+
+    `left` tells which parts of it were not fetched.
+    """
+    content = Content(left=left or LeftOnServer())
+    if left is not None:
+        name_sections(root)
     _walk(root, content, depth=0, wrappings=0)
     return content
 
@@ -88,10 +99,11 @@ def _alternative(children: list[Part], content: Content, *, depth: int, wrapping
     """The same in several forms: plain text unless it says nothing, else HTML, else what there is."""
     tried: list[tuple[str, Content]] = []
     for child in children:
-        one = Content()
+        one = Content(left=content.left)
         _walk(child, one, depth=depth + 1, wrappings=wrappings)
         tried.append((child.type, one))
         content.attachments += one.attachments
+        content.files += one.files
         content.invitations += one.invitations
         content.mails += one.mails
         content.recipients += one.recipients
@@ -137,9 +149,9 @@ def _leaf(part: Part, content: Content, *, is_root: bool, wrappings: int) -> Non
         content.invitations.append(read_invitation(_text(part, content), part.parameters.get("method", "")))
     elif kind.startswith(("text/", "multipart/")) and not is_file:
         _inline_text(part, content)
-    elif kind in _PKCS7:
+    elif kind in _PKCS7 and content.has(part):
         _open_signed(part, content, wrappings=wrappings)
-    elif kind in _TNEF or name.lower() == "winmail.dat":
+    elif (kind in _TNEF or name.lower() == "winmail.dat") and content.has(part):
         _open_tnef(part, name, content)
     elif disposition != "attachment" and kind.startswith("image/") and "content-id" in part.headers:
         return  # a picture in the text
@@ -186,6 +198,10 @@ def _seen(source: str, content: Content) -> str:
 
 def _text(part: Part, content: Content) -> str:
     data = part.payload()
+    if part.section in content.left.cut:
+        # Not in the middle of a character, which would make all of it look like another charset.
+        data = data[: max(data.rfind(b"\n"), data.rfind(b" "), data.rfind(b">")) + 1] or data
+        content.warn("text cut")
     charset = part.parameters.get("charset", "")
     if not charset and part.type == "text/html" and (found := _META_CHARSET.search(data[:2048])):
         charset = found[1].decode("ascii", "replace")
@@ -245,7 +261,12 @@ def _open_tnef(part: Part, name: str, content: Content) -> None:
 def _attach(part: Part, name: str, content: Content) -> None:
     if not name:
         name = f"attachment-{len(content.attachments) + 1}{mimetypes.guess_extension(part.type) or ''}"
-    content.attachments.append(Attachment(name=name, type=one_line(part.type)[:100], size=part.size()))
+    section = part.section if part.section in content.left.sizes else ""
+    size = content.left.sizes[section] if section else part.size()
+    content.attachments.append(
+        Attachment(name=name, type=one_line(part.type)[:100], size=size, section=section)
+    )
+    content.files.append((content.attachments[-1], part))
 
 
 def _file_name(part: Part, parameters: dict[str, str]) -> str:

@@ -25,9 +25,10 @@ from briefbox.store import folders, ledger, mailboxes, recognise
 from briefbox.store.handling import Handling
 from briefbox.store.ledger import Arrival
 from briefbox.store.mailboxes import MailboxLease
-from briefbox.tables import FolderCursor
-from ingest.mailbox import Mailbox
+from briefbox.tables import Email, FolderCursor, LedgerEntry
+from ingest.mailbox import Mailbox, fetch_one
 from ingest.parse import parse_email
+from ingest.partial import most_whole
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ SendHints = Callable[[list[int]], object]
 # A server may break the connection on one particular mail. It is then fetched alone, and after this
 # many breaks it is a dead letter (with a retry), so that it does not stand before all later mail for ever.
 MAX_BREAKS = 4
+# After so many it is asked for in part: a server may send far more than the size that it stated.
+BREAKS_BEFORE_PART = 2
 # How many known mails, the newest and as many over the whole folder, are compared when a connection is new.
 NUM_COMPARED = 5
 # How long the server's word that nothing was added is taken for it.
@@ -61,6 +64,10 @@ class Suspects:
         """These were fetched well."""
         for uid in uids:
             self._breaks.pop((folder, uid), None)
+
+    def is_hard(self, folder: str, uid: int) -> bool:
+        """Whether the connection broke so often on this one alone that only a part of it is asked for."""
+        return self._breaks.get((folder, uid), 0) >= BREAKS_BEFORE_PART
 
     def is_condemned(self, folder: str, uid: int) -> bool:
         """Whether the connection broke too often on this one alone."""
@@ -224,11 +231,19 @@ class Folder:
         shown = mailbox.fingerprints(sorted(held)) if held else {}
         strange = [uid for uid, found in shown.items() if not recognise.agrees(*held[uid], found)]
         # A header may be told differently by a server that is otherwise right: the bytes decide.
-        for email in mailbox.fetch(strange[:1]) if strange else ():
-            if email.raw is not None and sha256(email.raw).hexdigest() != held[email.uid][1].sha256:
-                return True
+        if strange and self._has_other_bytes(mailbox, *held[strange[0]]):
+            return True
         # Nothing to compare: UIDNEXT never goes back (RFC 3501, 2.3.1.1), so one that does belongs to another folder.
         return not shown and bool(status.uidnext) and status.uidnext <= cursor.last_uid  # type: ignore[operator]
+
+    def _has_other_bytes(self, mailbox: Mailbox, entry: LedgerEntry, email: Email) -> bool:
+        """Whether the server gives other bytes for this email, fetched in the form in which it is held."""
+        with self.database.read() as session:
+            left = ledger.left_on_server(session, email.raw_id)
+        # One that is held whole was no larger; what is larger now is not fetched whole to see that it differs.
+        most = -1 if left else max(self.settings.max_email_bytes, entry.size or 0)
+        found = fetch_one(mailbox, entry.uid, most)
+        return found.raw is not None and sha256(found.raw).hexdigest() != email.sha256
 
     def _begin_again(
         self, mailbox: Mailbox, old: FolderCursor, status: FolderStatus, kind: str
@@ -334,9 +349,10 @@ class Folder:
         withheld = {
             uid: FetchedEmail(uid, None, size, problem=why)
             for uid, size in batch
-            if (why := self._why_not(uid, size))
+            if (why := self._why_not(uid))
         }
-        wanted = [uid for uid, _ in batch if uid not in withheld]
+        partial = self._partial(mailbox, [(uid, size) for uid, size in batch if uid not in withheld])
+        wanted = [uid for uid, _ in batch if uid not in withheld and uid not in partial]
         try:
             fetched = mailbox.fetch(wanted)
         except MailboxError:
@@ -344,7 +360,7 @@ class Folder:
             raise
         self.suspects.passed(self.name, [uid for uid, _ in batch])
         own = self._own_addresses()
-        arrivals = [_arrival(email, own) for email in [*fetched, *withheld.values()]]
+        arrivals = [_arrival(email, own) for email in [*fetched, *partial.values(), *withheld.values()]]
         with self.database.write() as session:
             waiting = ledger.commit_batch(
                 session,
@@ -367,17 +383,29 @@ class Folder:
         self.send_hints(waiting)
         return len(waiting)
 
+    def _partial(self, mailbox: Mailbox, batch: Sequence[tuple[int, int | None]]) -> dict[int, FetchedEmail]:
+        """Those whose attachments stay on the server: too large, or the admin wants it so."""
+        with self.database.read() as session:
+            row = mailboxes.get_by_id(session, self.lease.mailbox_id)
+        most = most_whole(self.settings, row.attachments)
+        found: dict[int, FetchedEmail] = {}
+        for uid, size in batch:
+            if (size or 0) > most or self.suspects.is_hard(self.name, uid):
+                try:
+                    found[uid] = mailbox.fetch_partial(uid)
+                except MailboxError:
+                    self.suspects.broke(self.name, [uid])
+                    raise
+        return found
+
     def _own_addresses(self) -> frozenset[str]:
         if self._own is None:
             with self.database.read() as session:
                 self._own = mailboxes.own_addresses(session)
         return self._own
 
-    def _why_not(self, uid: int, size: int | None) -> str:
+    def _why_not(self, uid: int) -> str:
         """Why this one is not fetched, or ""."""
-        limit = self.settings.max_email_bytes
-        if size and size > limit:
-            return f"not fetched: the server states {size} bytes and BRIEFBOX_MAX_EMAIL_BYTES is {limit}"
         if self.suspects.is_condemned(self.name, uid):
             return f"not fetched: the connection broke {MAX_BREAKS} times when it was fetched alone"
         return ""
@@ -387,7 +415,7 @@ def _arrival(email: FetchedEmail, own_addresses: frozenset[str]) -> Arrival:
     if email.raw is None:
         return Arrival(email)
     try:
-        return Arrival(email, parse_email(email.raw, own_addresses=own_addresses))
+        return Arrival(email, parse_email(email.raw, email.left, own_addresses=own_addresses))
     except ParseError as error:
         log.warning("UID %d cannot be parsed: %s", email.uid, error)
         return Arrival(email, problem=str(error))

@@ -10,8 +10,9 @@ from briefbox.settings import Settings
 from briefbox.store import mailbox_state, mailboxes
 from briefbox.tables import Mailbox as MailboxRow
 from ingest.accounts import account_of
-from ingest.mailbox import IMAPMailbox, Mailbox
+from ingest.mailbox import IMAPMailbox, Mailbox, fetch_one
 from ingest.parse import parse_email
+from ingest.partial import SMALL_EMAIL
 from ingest.poller import DEFAULT_FOLDER
 
 NUM_NEWEST = 5
@@ -179,7 +180,8 @@ def _start_words(start_at: str, older: str) -> str:
 
 def _newest(mailbox: Mailbox) -> list[dict[str, Any]]:
     newest = []
-    for email in reversed(mailbox.fetch(mailbox.uids_above(0)[-NUM_NEWEST:])):
+    for uid in reversed(mailbox.uids_above(0)[-NUM_NEWEST:]):
+        email = fetch_one(mailbox, uid, SMALL_EMAIL)
         if email.raw is None:
             continue
         try:

@@ -11,7 +11,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -33,7 +33,10 @@ from briefbox.schemas import FetchedEmail, Fingerprint, FolderStatus
 from ingest import sign_in
 from ingest.esearch import ESearchError, search_in_ranges
 from ingest.idle import ByeError, Idle, IdleRefusedError
+from ingest.literal import bound_literals
 from ingest.parse import message_id_of
+from ingest.partial import fetch_in_part
+from ingest.pieces import read_part
 from ingest.tls import tls_context
 
 # imaplib refuses lines over 1,000,000 bytes, and the answer to UID SEARCH is one line: about 90,000 UIDs.
@@ -88,6 +91,7 @@ class Account:
     ca_file: Path | None = None
     timeout: float = 30.0
     allow_plaintext: bool = False
+    max_email_bytes: int = 25_000_000  # no answer with one email may be larger
 
     @property
     def command(self) -> str:
@@ -129,6 +133,9 @@ class Mailbox(Protocol):
     def fetch(self, uids: Sequence[int]) -> list[FetchedEmail]:
         """One FetchedEmail for each UID, in the order asked, without marking anything as read."""
 
+    def fetch_partial(self, uid: int) -> FetchedEmail:
+        """One email without its attachments, `left` telling what stayed; without marking anything as read."""
+
     def uids_since(self, moment: datetime) -> list[int]:
         """UIDs in the open folder of mail that the server received on that day (its own) or later, ascending."""
 
@@ -152,6 +159,13 @@ class Mailbox(Protocol):
 
     def abort(self) -> None:
         """Break the connection from another thread: whoever waits on it gets an error. Never raises."""
+
+
+def fetch_one(mailbox: Mailbox, uid: int, most: int) -> FetchedEmail:
+    """One email of the open folder: whole when the server states at most `most` bytes, else in part."""
+    if mailbox.sizes([uid]).get(uid, 0) > most:
+        return mailbox.fetch_partial(uid)
+    return mailbox.fetch([uid])[0]
 
 
 class IMAPMailbox:
@@ -262,6 +276,7 @@ class IMAPMailbox:
                 f"{self._where} did not greet as an IMAP server does: {_words(error) or 'it closed the connection'}; check the port and `--security` with `briefbox mailbox add ...`."
             ) from error
         client.normalise_times = False
+        bound_literals(client, account.max_email_bytes)
         connection = client.socket()
         # IMAPClient writes a command in pieces: without NODELAY each one costs up to 45 ms (measured).
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -516,6 +531,32 @@ class IMAPMailbox:
             if missing := [uid for uid in missing if uid not in found]:
                 found |= self._withheld(missing)
         return [found[uid] for uid in uids]
+
+    def fetch_partial(self, uid: int) -> FetchedEmail:
+        facts = self._of_one(uid, ["RFC822.SIZE", "INTERNALDATE"])
+        found = fetch_in_part(lambda items: self._of_one(uid, items))
+        if found is None:
+            return self._withheld([uid])[uid]
+        size = facts.get(b"RFC822.SIZE")
+        return FetchedEmail(
+            uid,
+            raw=found[0],
+            size=size if isinstance(size, int) else None,
+            internal_date=_utc(facts.get(b"INTERNALDATE")),
+            left=found[1],
+        )
+
+    def part(self, uid: int, section: str) -> Iterator[bytes]:
+        """The decoded bytes of one part, in pieces of about a megabyte, as it is in Attachment.section."""
+        size = self.sizes([uid]).get(uid, 0)
+        return read_part(lambda items: self._of_one(uid, items), section, most=size + size // 10 + 1_000_000)
+
+    def _of_one(self, uid: int, items: list[str]) -> dict[bytes, Any]:
+        """These items of one email; {} when the server refuses them or its answer cannot be understood."""
+        try:
+            return self._ask([uid], items)[0].get(uid, {})
+        except RecursionError:  # IMAPClient's parser, at a structure nested a thousand deep
+            return {}
 
     def _bodies(self, uids: list[int]) -> dict[int, FetchedEmail]:
         answers, refused = self._ask(uids, ["BODY.PEEK[]", "RFC822.SIZE", "INTERNALDATE"])
@@ -795,6 +836,15 @@ class FakeMailbox:
         with self._lock:
             emails = self._open_emails()
             return [self._one(emails, uid) for uid in uids]
+
+    def fetch_partial(self, uid: int) -> FetchedEmail:
+        """As from a server whose structures cannot be used."""
+        self._called("fetch_partial")
+        self.fetched[uid] += 1
+        with self._lock:
+            email = self._one(self._open_emails(), uid)
+        found = fetch_in_part(lambda items: {b"BODY[]": email.raw} if "BODY.PEEK[]<" in items[0] else {})
+        return replace(email, raw=found[0], left=found[1]) if found else email
 
     def uids_since(self, moment: datetime) -> list[int]:
         self._called("uids_since")

@@ -6,7 +6,7 @@ closed ends where the one around it goes on. Attached mail is not opened here.
 
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from briefbox.errors import ParseError
@@ -33,6 +33,7 @@ class Part:
     parameters: dict[str, str] = field(default_factory=dict)
     parts: list["Part"] = field(default_factory=list)
     is_closed: bool = True  # of a multipart: its last delimiter is there
+    section: str = ""  # how IMAP calls it; only after name_sections()
 
     @property
     def body(self) -> bytes:
@@ -82,6 +83,35 @@ def read_part(raw: bytes) -> Part:
     return _Reader(raw).part(start, len(raw), depth=0, default="text/plain")
 
 
+def content_type(headers: Headers, default: str) -> tuple[str, dict[str, str]]:
+    """The type that a part declares, and its parameters. Raises ParseError beyond the limits."""
+    values = headers.all("content-type")
+    if not values:
+        return default, {}
+    kind, found = parameters(values[0])
+    # RFC 2045, 5.2: what cannot be understood is plain text.
+    return kind if kind.count("/") == 1 and kind.isascii() and " " not in kind else "text/plain", found
+
+
+def declared_boundary(parameters: Mapping[str, str]) -> bytes:
+    """What stands between the parts of a multipart of these parameters; b"" where it does not say."""
+    return parameters.get("boundary", "").rstrip().encode("utf-8", "replace")
+
+
+def name_sections(root: Part) -> None:
+    """Give each part outside attached mails its IMAP section (RFC 3501, 6.4.5).
+
+    An email that is no multipart has one part, which is called TEXT here.
+    """
+    root.section = "" if root.parts else "TEXT"
+    todo = [root]
+    while todo:
+        part = todo.pop()
+        for number, child in enumerate(part.parts, 1):
+            child.section = f"{part.section}.{number}".lstrip(".")
+        todo += part.parts
+
+
 class _Reader:
     """Reads parts and counts them."""
 
@@ -97,17 +127,14 @@ class _Reader:
             raise ParseError(f"The email's parts are nested more than {MAX_DEPTH} deep.")
         headers, body = read_headers(self.raw, start, end)
         part = Part(self.raw, headers, min(body, end), end, default)
-        if values := headers.all("content-type"):
-            kind, part.parameters = parameters(values[0])
-            # RFC 2045, 5.2: what cannot be understood is plain text.
-            part.type = kind if kind.count("/") == 1 and kind.isascii() and " " not in kind else "text/plain"
+        part.type, part.parameters = content_type(headers, default)
         part.disposition()  # refused here when it is beyond the limits
         if part.type.startswith("multipart/"):
             self._open(part, depth)
         return part
 
     def _open(self, part: Part, depth: int) -> None:
-        boundary = part.parameters.get("boundary", "").rstrip().encode("utf-8", "replace")
+        boundary = declared_boundary(part.parameters)
         if not boundary or self.raw.find(b"--" + boundary, part.start, part.end) < 0:
             found = _UNDECLARED.search(self.raw, part.start, min(part.end, part.start + _UNDECLARED_WITHIN))
             boundary = found[1] if found and not boundary else boundary

@@ -5,11 +5,11 @@ left out with a warning. This module knows no database and no mailbox; storing t
 """
 
 import re
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 from briefbox import language
 from briefbox.errors import ParseError
-from briefbox.schemas import Address, EmailKind, ParsedEmail
+from briefbox.schemas import Address, Attachment, EmailKind, LeftOnServer, ParsedEmail
 from ingest.addresses import addresses, ids, sent_at
 from ingest.content import Content, decoded_text, plain_text, read_content
 from ingest.headers import read_headers
@@ -26,20 +26,38 @@ MAX_FORWARDS = 3
 _FORWARD = re.compile(r"^\s*(fwd?|wg|tr|rv|i|vs|doorst|enc|pd|пересл|转发|轉寄|転送)\s*[:：]", re.IGNORECASE)
 
 
-def parse_email(raw: bytes, *, own_addresses: Set[str] = frozenset()) -> ParsedEmail:
+def parse_email(
+    raw: bytes, left: LeftOnServer | None = None, *, own_addresses: Set[str] = frozenset()
+) -> ParsedEmail:
     """Read an email. Raises ParseError with the reason; nothing else.
 
+    `left` tells which parts of it stayed on the server: it comes from whoever fetched it, never from the bytes.
     `own_addresses` are the addresses that mail of ours is sent from; with them, our own mail is told from a customer's.
     """
     if not raw.strip():
         raise ParseError(f"The email is empty ({len(raw)} bytes).")
     try:
-        return _read(read_part(_with_line_ends(raw)), own_addresses)
+        return _read(read_part(_with_line_ends(raw)), left, own_addresses)
     except ParseError:
         raise
     except (Exception, RecursionError, MemoryError) as error:
         # Whatever it is, it is this email's: it becomes a dead letter and the line goes on.
         raise ParseError(f"The email cannot be parsed: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def attachment_bytes(
+    raw: bytes, attachments: Sequence[Attachment], number: int, left: LeftOnServer | None = None
+) -> bytes:
+    """The decoded bytes of `attachments[number]`, of those that parse_email lists of `raw`. Raises ParseError."""
+    wanted = attachments[number]
+    content = read_content(read_part(_with_line_ends(raw)), left)
+    parts = [part for attachment, part in content.files if attachment == wanted]
+    nth = attachments[:number].count(wanted)
+    if nth >= len(parts):
+        raise ParseError(
+            f"{wanted.name!r} is no part of its own in the email, so it cannot be taken out of it."
+        )
+    return parts[nth].payload()
 
 
 def message_id_of(header: bytes) -> str:
@@ -74,9 +92,9 @@ def _with_line_ends(raw: bytes) -> bytes:
     return raw.replace(b"\r", b"\n") if b"\r" in raw and b"\n" not in raw else raw
 
 
-def _read(root: Part, own_addresses: Set[str]) -> ParsedEmail:
+def _read(root: Part, left: LeftOnServer | None, own_addresses: Set[str]) -> ParsedEmail:
     headers = root.headers
-    content = read_content(root)
+    content = read_content(root, left)
     text = _all_text(content) or _forwarded_text(content)
     subject = headers.get("subject", "")
     if len(subject) > MAX_SUBJECT:
@@ -99,6 +117,8 @@ def _read(root: Part, own_addresses: Set[str]) -> ParsedEmail:
     if kind == EmailKind.CUSTOMER and signs.is_form:
         sender = reply_to
         content.warn("sender is the Reply-To: a form of ours sent it")
+    if left is not None:
+        _say_what_stayed(left, content)
     parsed = ParsedEmail(
         subject=subject,
         sender=sender,
@@ -115,6 +135,15 @@ def _read(root: Part, own_addresses: Set[str]) -> ParsedEmail:
         bounced_id=content.returned_id if kind == EmailKind.BOUNCE else "",
     )
     return _with_words(text, subject, content, parsed)
+
+
+def _say_what_stayed(left: LeftOnServer, content: Content) -> None:
+    if set(left.sizes) - set(left.cut) or any(attachment.section for attachment in content.attachments):
+        content.warn("attachments stayed on the mail server")
+    if left.first_bytes:
+        content.warn(
+            f"only the first {left.first_bytes:,} bytes were fetched; the rest, with any attachments in it, stayed on the mail server"
+        )
 
 
 def _with_words(text: str, subject: str, content: Content, parsed: ParsedEmail) -> ParsedEmail:

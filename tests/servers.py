@@ -354,6 +354,11 @@ class ScriptedIMAP:
         self._server.server_close()
         self._thread.join(5)
 
+    def answer_to(self, command: str) -> bytes | None:
+        """What is sent for this command."""
+        key = max((k for k in self.answers if command.upper().startswith(k)), key=len, default="")
+        return self.answers.get(key, b"TAG BAD unknown\r\n")
+
     def _handle(self, connection: socketserver.StreamRequestHandler) -> None:
         connection.wfile.write(self.greeting)
         tag, asked_for_more = "", False
@@ -364,8 +369,7 @@ class ScriptedIMAP:
             elif command != "DONE":
                 tag, _, command = command.partition(" ")
             self.commands.append(command)
-            key = max((k for k in self.answers if command.upper().startswith(k)), key=len, default="")
-            answer = self.answers.get(key, b"TAG BAD unknown\r\n")
+            answer = self.answer_to(command)
             if answer is None:
                 return
             asked_for_more = answer.startswith(b"+ ")

@@ -11,6 +11,7 @@ import typer
 from briefbox import __version__
 from briefbox.cli import (
     adapters,
+    attachment,
     brief,
     checks,
     conversation,
@@ -34,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (run, checks, cost, brief, parse):
+for module in (run, checks, cost, brief, attachment, parse):
     module.register(app)
 app.add_typer(mailbox.app, name="mailbox")
 app.add_typer(email.app, name="email")

@@ -18,8 +18,8 @@ from typing import Literal
 from sqlmodel import Session, col, func, select, update
 
 from briefbox.db import now
-from briefbox.schemas import FetchedEmail, FolderStatus, LedgerState, ParsedEmail, WorkState
-from briefbox.store import dead_letters, folders, mailboxes, threads
+from briefbox.schemas import FetchedEmail, FolderStatus, LedgerState, LeftOnServer, ParsedEmail, WorkState
+from briefbox.store import dead_letters, folders, forms, mailboxes, threads
 from briefbox.store.handling import Handling
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry, Mailbox, RawEmail
@@ -30,6 +30,10 @@ COMPRESSION_LEVEL = 1
 MANY = 2000
 OLDER = "it was there before this mailbox was read (older mail: closed)"
 _SIGHTING = (LedgerState.SIGHTING, "the same bytes are already held")
+_OTHER_FORM = (
+    LedgerState.SIGHTING,
+    "the same email is already held (its Message-ID, date and size), once whole and once in part",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,8 @@ def commit_batch(
     fresh = [a for a in sorted(arrivals, key=lambda a: a.fetched.uid) if a.fetched.uid not in known]
     hashes = {a.fetched.uid: sha256(a.fetched.raw).hexdigest() for a in fresh if a.fetched.raw is not None}
     held = _held(session, cursor.mailbox_id, hashes.values())
+    unknown = [a for a in fresh if hashes.get(a.fetched.uid) not in held]
+    held |= forms.held_in_another_form(session, cursor.mailbox_id, unknown, hashes)
 
     # Rows go out in a few large INSERTs: one by one they cost more than parsing and compressing the mail.
     entries = {a.fetched.uid: _entry(cursor, a, moment) for a in fresh}
@@ -143,8 +149,10 @@ def commit_batch(
         entry.state, entry.reason = _end_of(email, how)
     for arrival in sightings:
         entry = entries[arrival.fetched.uid]
-        entry.email_id = held[hashes[arrival.fetched.uid]].id
-        entry.state, entry.reason = _SIGHTING
+        email = held[hashes[arrival.fetched.uid]]
+        entry.email_id = email.id
+        is_equal = email.sha256 == hashes[arrival.fetched.uid]
+        entry.state, entry.reason = _SIGHTING if is_equal else _OTHER_FORM
     for arrival in refused:
         entry = entries[arrival.fetched.uid]
         entry.state, entry.reason = _why_refused(arrival)
@@ -168,6 +176,7 @@ def revive(
     parsed: ParsedEmail,
     *,
     actor: str,
+    left: LeftOnServer | None = None,
     handling: Handling = Handling(),
 ) -> list[int]:
     """Give a dead letter of the fetch or parse stage its place after all. Returns the emails that wait for a brief."""
@@ -177,7 +186,7 @@ def revive(
     if email is not None:
         entry.state, entry.reason = _SIGHTING
     else:
-        arrival = Arrival(FetchedEmail(entry.uid, raw, internal_date=entry.internal_date), parsed)
+        arrival = Arrival(FetchedEmail(entry.uid, raw, internal_date=entry.internal_date, left=left), parsed)
         how = _Handling(handling)
         email = _store_emails(session, entry.mailbox_id, [arrival], {entry.uid: digest}, moment, how)[digest]
         entry.state, entry.reason = _end_of(email, how)
@@ -191,6 +200,12 @@ def raw_bytes(session: Session, raw_id: int) -> bytes:
     """The bytes as the server gave them."""
     row = session.get_one(RawEmail, raw_id)
     return zlib.decompress(row.data)
+
+
+def left_on_server(session: Session, raw_id: int) -> LeftOnServer | None:
+    """What of these bytes' email stayed on the server; None where nothing did. For parse_email."""
+    left = session.get_one(RawEmail, raw_id).left
+    return LeftOnServer.model_validate(left) if left else None
 
 
 # --- one arrival
@@ -213,7 +228,6 @@ def _held(session: Session, mailbox_id: int, digests: Iterable[str]) -> dict[str
 
 def _entry(cursor: FolderCursor, arrival: Arrival, moment: datetime) -> LedgerEntry:
     fetched = arrival.fetched
-    size = len(fetched.raw) if fetched.raw is not None else fetched.size
     return LedgerEntry(
         mailbox_id=cursor.mailbox_id,
         folder=cursor.folder,
@@ -221,7 +235,7 @@ def _entry(cursor: FolderCursor, arrival: Arrival, moment: datetime) -> LedgerEn
         generation=cursor.generation,
         uid=fetched.uid,
         state=LedgerState.QUEUED,
-        size=size,
+        size=forms.size_of(fetched),
         internal_date=fetched.internal_date,
         seen_at=moment,
     )
@@ -335,5 +349,10 @@ def _email(mailbox_id: int, arrival: Arrival, raw: RawEmail, moment: datetime, h
 
 
 def _raw(arrival: Arrival, digest: str) -> RawEmail:
-    raw = arrival.fetched.raw or b""
-    return RawEmail(sha256=digest, size=len(raw), data=zlib.compress(raw, COMPRESSION_LEVEL))
+    raw, left = arrival.fetched.raw or b"", arrival.fetched.left
+    return RawEmail(
+        sha256=digest,
+        size=len(raw),
+        data=zlib.compress(raw, COMPRESSION_LEVEL),
+        left=left.model_dump(mode="json") if left else {},
+    )

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from briefbox.db import Database
-from briefbox.schemas import Grounding, Omission, Sentence
+from briefbox.schemas import Attachment, Grounding, Omission, Sentence
 from briefbox.store import alerts, conversations, mailboxes, users
 from briefbox.tables import Brief, Confirmation, Correction, User
 from tests.desk.conftest import Inbox, browser
@@ -62,6 +62,17 @@ def test_the_conversation_shows_brief_and_mail(inbox: Inbox, as_ana: TestClient)
     page = as_ana.get(f"/conversations/{number}").text
     for shown in ("Customer asks where an order is", "where is order 1001", "fake-model", "Right as it is"):
         assert shown in page
+
+
+def test_an_attachment_that_stayed_on_the_server_says_so(inbox: Inbox, as_ana: TestClient) -> None:
+    attachments = (
+        Attachment(name="film.mp4", type="video/mp4", size=12_400_000, section="2"),
+        Attachment(name="bill.pdf", type="application/pdf", size=20_000),
+    )
+    number = inbox.receive(attachments=attachments, warnings=("attachments stayed on the mail server",))
+    page = as_ana.get(f"/conversations/{number}").text
+    assert page.count("stayed on the mail server (12.4 MB)") == 1
+    assert page.count("attachments stayed on the mail server") == 1
 
 
 def test_a_correction_is_stored_and_the_models_value_stays_visible(

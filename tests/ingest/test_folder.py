@@ -8,6 +8,7 @@ from briefbox.db import Database
 from briefbox.errors import LeaseLostError, MailboxError
 from briefbox.settings import Settings
 from briefbox.store import mailboxes
+from briefbox.store.ledger import left_on_server
 from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry
 from briefbox.tables import Mailbox as MailboxRow
 from ingest.folder import Folder
@@ -127,15 +128,42 @@ def test_a_mail_withdrawn_before_the_fetch_is_gone_and_no_gap(
     assert len(ledger(database)) == 7
 
 
-def test_a_mail_over_the_limit_is_a_dead_letter_that_names_the_setting(
+def test_a_mail_over_the_limit_is_fetched_in_part_and_says_so(
     database: Database, make_folder: MakeFolder, server: FakeMailbox
 ) -> None:
-    server.append(make_email(8, body="x " * 20_000))
+    uid = server.append(make_email(8, subject="A long one", body="word " * 300_000))
     make_folder(max_email_bytes=10_000).reconcile(server, in_full=True)
+    assert (server.calls["fetch_partial"], server.fetched[uid]) == (1, 1)
     with database.read() as session:
-        [letter] = session.exec(select(DeadLetter)).all()
-    assert "BRIEFBOX_MAX_EMAIL_BYTES is 10000" in letter.reason
-    assert len(ledger(database)) == 8
+        email = session.exec(select(Email).where(Email.subject == "A long one")).one()
+        assert not session.exec(select(DeadLetter)).all()
+        assert any("bytes were fetched; the rest" in warning for warning in email.parsed["warnings"])
+        left = left_on_server(session, email.raw_id)
+        entry = session.exec(select(LedgerEntry).where(LedgerEntry.uid == uid)).one()
+    assert left is not None
+    assert 900_000 < left.first_bytes <= 1_000_000
+    assert entry.size is not None
+    assert entry.size > 1_400_000, "the ledger tells the size of the mail, not of what was fetched"
+
+
+def test_a_mail_that_breaks_the_connection_when_it_is_whole_comes_in_part(
+    database: Database, make_folder: MakeFolder, server: FakeMailbox
+) -> None:
+    folder = make_folder()
+    server.open_folder("INBOX")
+    bad, original = server.uids_above(0)[3], server.fetch
+
+    def breaks(uids: list[int]) -> list[object]:
+        if bad in uids:
+            raise MailboxError("the connection broke: it began to send 40000000000 bytes")
+        return original(uids)  # type: ignore[return-value]
+
+    server.fetch = breaks  # type: ignore[method-assign,assignment]
+    for _ in range(4):
+        with suppress(MailboxError):
+            folder.reconcile(server, in_full=True)
+    assert set(ledger(database).values()) == {"queued"}
+    assert len(ledger(database)) == 7
 
 
 def test_bytes_that_are_no_email_do_not_stop_the_line(
@@ -172,6 +200,7 @@ def test_a_mail_that_always_breaks_the_connection_does_not_stand_before_the_othe
         return original(uids)  # type: ignore[return-value]
 
     server.fetch = breaks  # type: ignore[method-assign,assignment]
+    server.fail_next(MailboxError("the connection broke"), on="fetch_partial", times=2)
     for _ in range(8):
         with suppress(MailboxError):
             folder.reconcile(server, in_full=True)

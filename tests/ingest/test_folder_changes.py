@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from sqlmodel import select
 
 from briefbox.db import Database
 from briefbox.errors import FolderMissingError, MailboxError, MailboxPausedError
+from briefbox.schemas import Fingerprint
 from briefbox.settings import Settings
 from briefbox.store import accounting, folders, mailboxes
 from briefbox.tables import Conversation, Email, FolderCursor, LedgerEntry, MailboxEvent
@@ -250,6 +252,26 @@ def test_mail_that_others_delete_and_read_is_no_other_folder(
     make_folder().reconcile(server, in_full=True)
     assert states(database) == {"queued": 9}
     assert events(database) == []
+
+
+def test_a_mail_that_was_taken_in_part_is_compared_in_part(
+    database: Database, make_folder: MakeFolder, server: FakeMailbox
+) -> None:
+    uid = server.append(make_email(1, body="word " * 300_000))
+    make_folder(start_at="all", max_email_bytes=10_000).reconcile(server, in_full=True)
+    # A server that tells the header in another way than it gives the mail.
+    server.fingerprints = lambda uids: {n: Fingerprint("<other@example.org>") for n in uids}  # type: ignore[method-assign]
+    server.append(make_email(2))
+    make_folder(max_email_bytes=10_000).reconcile(server, in_full=True)
+    assert events(database) == []
+    assert states(database) == {"queued": 2}
+    folder = server._folders["INBOX"]
+    other = make_email(3, body="another word " * 300_000)
+    folder.emails[uid] = replace(folder.emails[uid], raw=other, size=len(other))
+    server.append(make_email(4))
+    make_folder(max_email_bytes=10_000).reconcile(server, in_full=True)
+    assert events(database) == ["restored"]
+    assert len(subjects(database)) == 4
 
 
 # --- renamed, deleted

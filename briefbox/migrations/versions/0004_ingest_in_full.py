@@ -94,6 +94,8 @@ def upgrade() -> None:
             table.add_column(sa.Column(name, moment, nullable=True))
     # Folders that are read already have no backfill.
     op.execute("UPDATE folder_cursors SET backfill_uid = first_uid, older_uid = first_uid")
+    with op.batch_alter_table("raw_emails") as table:
+        table.add_column(sa.Column("left", sa.JSON(), nullable=False, server_default=sa.text("'{}'")))
     with op.batch_alter_table("ledger") as table:
         table.add_column(sa.Column("generation", sa.Integer(), nullable=False, server_default=zero))
     _swap_keys(_KEYS, _NEW_KEYS)
@@ -132,6 +134,8 @@ def downgrade() -> None:
     _swap_keys(_NEW_KEYS, _KEYS)
     with op.batch_alter_table("ledger") as table:
         table.drop_column("generation")
+    with op.batch_alter_table("raw_emails") as table:
+        table.drop_column("left")
     with op.batch_alter_table("folder_cursors") as table:
         for name in (
             "generation",
