@@ -46,6 +46,7 @@ _QUOTE_CLASSES = {"gmail_quote", "protonmail_quote", "yahoo_quoted", "tutanota_q
 _SIGNATURE_CLASSES = {"gmail_signature", "moz-signature", "protonmail_signature_block", "tutanota_signature"}
 _SIGNATURE_IDS = {"signature", "ms-outlook-mobile-signature", "applemailsignature"}
 _MAX_SIGNATURES = 5
+_INTRODUCTION = re.compile(r"(?:@|\d:\d\d).*[:：]$", re.DOTALL)
 _BLANKS = " \t\r\n\u00a0\u200b\u200c\u200d\u034f"
 
 
@@ -275,7 +276,7 @@ def _is_quote(element: etree._Element) -> bool:
     names = set(element.get("class", "").lower().split())
     if element.tag == "blockquote":
         cited = element.get("type", "").lower() == "cite" or element.get("id") == "isReplyContent"
-        return cited or bool(_QUOTE_CLASSES & names)
+        return cited or bool(_QUOTE_CLASSES & names) or _is_introduced(element)
     if element.tag not in {"div", "span"}:
         return False
     # GMX and WEB.DE, Outlook for Mac, Outlook on the web, Yahoo (which prefixes its names).
@@ -285,6 +286,21 @@ def _is_quote(element: etree._Element) -> bool:
         or any(name.endswith("yahoo_quoted") for name in names)
     )
     return marked and not any(is_forward(text) for text in islice(element.itertext(), 10))
+
+
+def _is_introduced(quote: etree._Element) -> bool:
+    """Whether a line with an address or a clock time and a colon stands above: some programs mark nothing else."""
+    if "border-left" not in quote.get("style", "").lower():
+        return False
+    before = quote.getprevious()
+    for _ in range(3):
+        text = ((before.tail or "") if before is not None else "").strip(_BLANKS)
+        if before is not None and not text and before.tag != "br":
+            text = "".join(islice(before.itertext(), 20)).strip(_BLANKS)
+        if text or before is None:
+            break
+        before = before.getprevious()
+    return bool(_INTRODUCTION.search(text[-300:]))
 
 
 def _mark_rest(header: etree._Element) -> None:

@@ -16,7 +16,8 @@ QUOTED = re.compile(r"^ {0,3}>")
 RULE = re.compile(r"^\s*[_\-*=＊―━─]{5,}\s*$")
 
 _WROTE = re.compile(
-    r"(?<!\w)(wrote|writes|schrieb|schreibt|hat geschrieben|a [ée]crit|[ée]crit|escribi[óo]|escrib[ií]a|ha scritto|scrisse|"
+    # "I wrote to you on Monday and got this:" is no introduction: the English verb ends one, but for a date.
+    r"(?<!\w)((?:wrote|writes)(?=.{0,16}$|(?: on| at) .{0,40}\d\d\W{0,3}(?:[ap]m)?\W*$)|schrieb|schreibt|hat geschrieben|a [ée]crit|[ée]crit|escribi[óo]|escrib[ií]a|ha scritto|scrisse|"
     r"schreef|geschreven|escreveu|skrev|skrifade|napisał(?:\(?a\)?)?|pisze|napisana przez|kirjoitti|"
     r"napsal(?:\(?a\)?)?|írta|a scris|έγραψε|yazdı|đã viết|"
     r"пишет|писал(?:\(?а\)?)?|написал(?:\(?а\)?)?|пише|написав)(?!\w)|書きました|のメール|写道|寫道|작성",
@@ -25,6 +26,9 @@ _WROTE = re.compile(
 _JAPANESE_INTRO = re.compile(r"^\s*\d{4}年\d{1,2}月\d{1,2}日.*[@＠].*[:：]$")
 _DATE_OR_TIME = re.compile(r"\d{1,2}[:.]\d{2}|\b(19|20)\d\d\b|\d{1,2}[./-]\d{1,2}[./-]\d{2}")
 _CLOCK_OR_ADDRESS = re.compile(r"\d{1,2}:\d{2}|@")
+# "name <address>:", in whatever language the words before it are.
+_ADDRESS_LAST = re.compile(r"[<(（]\s?[^\s<>()]{1,200}@[^\s<>()]{1,200}\s?[>)）]\S{0,12}\s*[:：]$")
+_DASHED = re.compile(r"^\s*-{2,}[^-].*[^-]-{2,}\s*$")
 _LEAD = re.compile(
     r"^\W*(on|am|le|el|il|op|em|no dia|den|dne|dnia|w dniu|vào|at|在)(?:\b|(?<=在)).*\d", re.IGNORECASE
 )
@@ -34,7 +38,7 @@ _HISTORY_WORDS = (
     "urspr[üu]ngliche (?:nachricht|mail|e-mail)|originalnachricht|"
     "message d['’]origine|message original|mensaje original|messaggio originale|oorspronkelijk bericht|"
     "origineel bericht|mensagem original|originalmeddelande|ursprungligt meddelande|oprindelig meddelelse|"
-    "opprinnelig melding|alkuperäinen viesti|wiadomo[śs][ćc] oryginalna|oryginalna wiadomo[śs][ćc]|"
+    "oprindelig besked|opprinnelig melding|alkuperäinen viesti|wiadomo[śs][ćc] oryginalna|oryginalna wiadomo[śs][ćc]|"
     "původní zpráva|eredeti üzenet|orijinal ileti|mesaj original|исходное сообщение|оригинальное сообщение|"
     "元のメッセージ|original ?メッセージ|原始邮件|原始郵件|回复的原邮件|원본 메시지"
 )
@@ -85,7 +89,11 @@ def is_forward(line: str) -> bool:
 
 def is_history(lines: list[str], at: int) -> bool:
     """Whether everything from this line on is an earlier mail, without quote marks."""
-    return bool(_HISTORY.match(short(lines[at]))) or is_block(lines, at)
+    line = short(lines[at])
+    if _HISTORY.match(line) or is_block(lines, at):
+        return True
+    # "---- On Tue, 10 Nov 2026 09:14:22 +0000 somebody wrote ----"
+    return bool(_DASHED.match(line) and _WROTE.search(line) and _DATE_OR_TIME.search(line))
 
 
 def next_text(lines: list[str], at: int) -> int | None:
@@ -120,6 +128,8 @@ def _is_intro(joined: str, lines: list[str], after: int) -> bool:
     follows = next_text(lines, after)
     quote_follows = follows is not None and bool(QUOTED.match(lines[follows]))
     if _JAPANESE_INTRO.match(joined):
+        return True
+    if quote_follows and _ADDRESS_LAST.search(joined) and _DATE_OR_TIME.search(joined):
         return True
     if not _WROTE.search(joined):
         return False

@@ -55,12 +55,18 @@ def _sorted(lines: list[str], *, forwarded: bool) -> tuple[list[str], list[str],
         if is_forward(line):
             return kept + lines[at:], signature, quoted
         intro = intro_length(lines, at)
-        if is_history(lines, at) or (intro and _unmarked(lines, at + intro)):
+        history = is_history(lines, at) or (intro > 0 and _unmarked(lines, at + intro))
+        if history and _is_announced(kept):
+            # "The headers are:" or "this is what I got:" makes it something that the sender shows.
+            length = max(intro, 1)
+            kept += lines[at : at + length]
+            at += length
+        elif history:
             # History without quote marks: where it ends cannot be seen, so it ends the new part.
             if forwarded or not _has_words(kept):
                 return kept + lines[at:], signature, quoted
             return kept, signature, quoted + lines[at:]
-        if intro:
+        elif intro:
             quoted += ["", *lines[at : at + intro]]
             at += intro
         elif QUOTED.match(line) and not cites:
@@ -80,6 +86,12 @@ def _sorted(lines: list[str], *, forwarded: bool) -> tuple[list[str], list[str],
 def _unmarked(lines: list[str], at: int) -> bool:
     follows = next_text(lines, at)
     return follows is not None and not QUOTED.match(lines[follows])
+
+
+def _is_announced(kept: list[str]) -> bool:
+    """Whether the last line that the sender wrote ends in a colon, with little but a rule after it."""
+    last = (line.strip() for line in reversed(kept[-5:]))
+    return next((line for line in last if line and not RULE.match(short(line))), "").endswith((":", "："))
 
 
 def _has_words(lines: Iterable[str]) -> bool:

@@ -112,7 +112,8 @@ def _contact_start(lines: list[str], end: int) -> int:
     for at in range(end - 1, max(end - _BLOCK - 3, 0), -1):
         line = lines[at]
         if RULE.match(short(line)):
-            return at if _is_contact(lines[at + 1 : end]) else end
+            above = next((text.strip() for text in reversed(lines[max(at - 3, 0) : at]) if text.strip()), "")
+            return at if _is_contact(lines[at + 1 : end]) and not above.endswith((":", "：")) else end
         if len(line) <= _LONGEST_LINE and _CLOSING.match(line):
             # The formula and the name below it are the sender's; what follows the name is not.
             name = next((n for n in range(at + 1, end) if lines[n].strip()), end)
