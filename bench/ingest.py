@@ -120,9 +120,9 @@ def compare(
 def profile(inbox: Inbox, make_database: MakeDatabase) -> None:
     """Where the time of this process goes, by function."""
     reconcile(inbox, *make_database())  # imports and compiled statements
-    profiler = cProfile.Profile()
+    profiler, fresh = cProfile.Profile(), make_database()
     profiler.enable()
-    reconcile(inbox, *make_database())
+    reconcile(inbox, *fresh)
     profiler.disable()
     for order in ("cumulative", "tottime"):
         pstats.Stats(profiler).sort_stats(order).print_stats(60)
@@ -181,7 +181,10 @@ def databases(folder: Path, *, postgres: bool) -> Iterator[MakeDatabase]:
                 number = next(numbers)
                 with admin.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                     connection.exec_driver_sql(f"CREATE DATABASE bench{number}")
-                return make(admin.engine.url.set(database=f"bench{number}").render_as_string(False), number)
+                return make(
+                    admin.engine.url.set(database=f"bench{number}").render_as_string(hide_password=False),
+                    number,
+                )
 
             yield fresh
             for db in made:
