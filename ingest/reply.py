@@ -5,7 +5,7 @@ When in doubt a line stays: history in a brief is untidy, a customer's lost sent
 """
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left
 
 # A header of quoted history is short; longer lines are prose.
 _LONGEST_INTRO = 500
@@ -14,6 +14,7 @@ _INTRO_LINES = 4
 
 _QUOTED = re.compile(r"^ {0,3}>")
 _SIGNATURE = re.compile(r"^-- ?$")
+_BLANK_LINES = re.compile(r"\n{3,}")
 _RULE = re.compile(r"^\s*[_\-*=]{5,}\s*$")
 
 # "wrote" in: en de fr es it nl pt sv da/no pl fi cs tr ru uk ja zh ko.
@@ -67,16 +68,27 @@ _MOBILE = re.compile(
 )
 
 
+# How lines begin that may be a forward's heading; a line that begins with another letter and has no colon is prose.
+_FORWARD_BEGINS = frozenset(["be", "fo", "we", "an", "me", "de", "in", "do", "vi", "wi", "pr"])
+
+
 def new_text(text: str, *, forwarded: bool = False) -> str:
     """The sender's own words in their order; the text untouched when nothing would remain.
 
     `forwarded` says that the subject calls it a forward: then the forwarded mail is the content.
     """
     lines = text.split("\n")
-    cites = forwarded or _only_cites(lines)
+    marks = _marks(lines)
+    cites = forwarded or (">" in text and _only_cites(lines))
     kept: list[str] = []
     at = 0
     while at < len(lines):
+        # Most lines are prose and are taken in one piece.
+        mark = marks[bisect_left(marks, at)]
+        if mark > at:
+            kept += lines[at:mark]
+            at = mark
+            continue
         line = lines[at]
         if _FORWARDED.match(_short(line)):
             kept += lines[at:]
@@ -105,6 +117,29 @@ def new_text(text: str, *, forwarded: bool = False) -> str:
         at += 1
     result = _tidy(kept)
     return result or text
+
+
+def _marks(lines: list[str]) -> list[int]:
+    """Indexes of the lines that may be more than prose, and the end: all rules below ask for one of these signs.
+
+    A rule, a quote mark or a dash at the beginning, how a forward begins, a colon, or a heading's lines before that.
+    """
+    marks = [
+        at
+        for at, line in enumerate(lines)
+        if ":" in line
+        or (
+            (head := line.lstrip()[:2])
+            and (head[0] in "-_*=>" or head.lower() in _FORWARD_BEGINS or not head.isascii() or "：" in line)
+        )
+    ]
+    before = {
+        start
+        for at in marks
+        if lines[at].rstrip().endswith((":", "："))
+        for start in range(max(0, at - _INTRO_LINES + 1), at)
+    }
+    return [*(sorted({*before, *marks}) if before else marks), len(lines)]
 
 
 def _short(line: str) -> str:
@@ -193,17 +228,10 @@ def _signature_end(lines: list[str], at: int) -> int:
 
 
 def _tidy(kept: list[str]) -> str:
-    lines = list(_single_blanks(kept))
+    lines = [line.rstrip() for line in kept]
     while lines and (not lines[-1] or _RULE.match(_short(lines[-1])) or _MOBILE.match(_short(lines[-1]))):
         lines.pop()
-    return "\n".join(lines).strip("\n")
-
-
-def _single_blanks(lines: list[str]) -> Iterator[str]:
-    blank = True
-    for line in lines:
-        if line.strip():
-            yield line.rstrip()
-        elif not blank:
-            yield ""
-        blank = not line.strip()
+    text = "\n".join(lines)
+    if "\n\n\n" in text:
+        text = _BLANK_LINES.sub("\n\n", text)
+    return text.strip("\n")

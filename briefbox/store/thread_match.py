@@ -115,7 +115,10 @@ class Mail:
             return True
         if self.email.kind == EmailKind.OWN:
             return False
-        return bool(self.named or self.parsed.quoted or _QUOTE.search(self.parsed.text[:20_000]))
+        if self.named or self.parsed.quoted:
+            return True
+        text = self.parsed.text[:20_000]
+        return ">" in text and bool(_QUOTE.search(text))
 
     @property
     def may_go_by_subject(self) -> bool:
