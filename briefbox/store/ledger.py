@@ -18,7 +18,7 @@ from typing import Any, Literal
 from isal import isal_zlib
 from sqlmodel import Session, col, func, select, update
 
-from briefbox.db import now
+from briefbox.db import JSONText, now
 from briefbox.schemas import FetchedEmail, FolderStatus, LedgerState, ParsedEmail, WorkState
 from briefbox.store import dead_letters, folders, mailboxes, rows, threads
 from briefbox.store.handling import Handling
@@ -37,8 +37,8 @@ _SIGHTING = (LedgerState.SIGHTING, "the same bytes are already held")
 class Arrival:
     """A fetched message and what the parser made of it: `parsed`, or the `problem` why not.
 
-    What is made of its bytes may be given as well, where another process has made it: their sha256 in hex and
-    what `pack` gives for them.
+    What is made of them may be given as well, where another process has made it: the bytes' sha256 in hex, what
+    `pack` gives for them, and `parsed` as JSON.
     """
 
     fetched: FetchedEmail
@@ -46,6 +46,7 @@ class Arrival:
     problem: str = ""
     sha256: str = ""
     packed: bytes = b""
+    json: str = ""
 
     @property
     def digest(self) -> str | None:
@@ -351,11 +352,11 @@ def _store_emails(
             "message_id": parsed.message_id,
             "language": parsed.language,
             "backfill": how.backfill,
-            "parsed": parsed,
+            "parsed": JSONText(arrival.json) if arrival.json else parsed,
             "not_before": moment,
             **{name: getattr(email, name) for name in _STORED},
         }
-        for raw_id, (parsed, email) in zip(raw_ids, read, strict=True)
+        for raw_id, arrival, (parsed, email) in zip(raw_ids, arrivals, read, strict=True)
     ]
     emails = [email for _, email in read]
     for email, id_ in zip(emails, rows.insert(session, Email, values), strict=True):

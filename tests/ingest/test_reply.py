@@ -147,7 +147,7 @@ def test_time_grows_with_the_length_and_no_faster(line: str) -> None:
 
 def test_long_prose_around_a_quote_is_kept_whole() -> None:
     prose = "\n".join(f"Sentence number {n} of a long report about our order." for n in range(500))
-    text = f"{prose}\n\nOn Mon, 5 May 2025\nat 10:00, Bob\n<bob@larkspur.example> wrote:\n> old\n> words\n\n{prose}"
+    text = f"{prose}\n\nOn Mon, 5 May 2025 at 10:00, Bob\n<bob@larkspur.example> wrote:\n> old\n> words\n\n{prose}"
     assert new_text(text) == f"{prose}\n\n{prose}"
 
 
