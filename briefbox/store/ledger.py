@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
+from isal import isal_zlib
 from sqlmodel import Session, col, func, select, update
 
-from briefbox.db import now
+from briefbox.db import JSONText, now
 from briefbox.schemas import FetchedEmail, FolderStatus, LedgerState, LeftOnServer, ParsedEmail, WorkState
-from briefbox.store import dead_letters, folders, forms, mailboxes, threads
+from briefbox.store import dead_letters, folders, forms, mailboxes, rows, threads
 from briefbox.store.handling import Handling
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry, Mailbox, RawEmail
@@ -38,11 +39,31 @@ _OTHER_FORM = (
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A fetched message and what the parser made of it: `parsed`, or the `problem` why not."""
+    """A fetched message and what the parser made of it: `parsed`, or the `problem` why not.
+
+    What is made of them may be given as well, where another process has made it: the bytes' sha256 in hex, what
+    `pack` gives for them, and `parsed` as JSON.
+    """
 
     fetched: FetchedEmail
     parsed: ParsedEmail | None = None
     problem: str = ""
+    sha256: str = ""
+    packed: bytes = b""
+    json: str = ""
+
+    @property
+    def digest(self) -> str | None:
+        """The sha256 of its bytes; None where there are none."""
+        if self.fetched.raw is None:
+            return None
+        return self.sha256 or sha256(self.fetched.raw).hexdigest()
+
+
+def pack(raw: bytes) -> bytes:
+    """The bytes as they are stored, in zlib's format; made several times faster than zlib makes it."""
+    packed: bytes = isal_zlib.compress(raw, COMPRESSION_LEVEL)
+    return packed
 
 
 def open_folder(session: Session, mailbox_id: int, folder: str, uidvalidity: int) -> FolderCursor:
@@ -124,12 +145,13 @@ def commit_batch(
     how = _Handling(handling, backfill, _older(session, cursor.mailbox_id) if backfill else "open")
     known = known_uids(session, cursor, (a.fetched.uid for a in arrivals))
     fresh = [a for a in sorted(arrivals, key=lambda a: a.fetched.uid) if a.fetched.uid not in known]
-    hashes = {a.fetched.uid: sha256(a.fetched.raw).hexdigest() for a in fresh if a.fetched.raw is not None}
+    hashes = {a.fetched.uid: digest for a in fresh if (digest := a.digest) is not None}
     held = _held(session, cursor.mailbox_id, hashes.values())
     unknown = [a for a in fresh if hashes.get(a.fetched.uid) not in held]
-    held |= forms.held_in_another_form(session, cursor.mailbox_id, unknown, hashes)
+    others = forms.held_in_another_form(session, cursor.mailbox_id, unknown, hashes)
+    held |= {digest: email.id for digest, email in others.items()}
 
-    # Rows go out in a few large INSERTs: one by one they cost more than parsing and compressing the mail.
+    # Rows go out in a few large INSERTs without objects: one by one they cost more than parsing the mail.
     entries = {a.fetched.uid: _entry(cursor, a, moment) for a in fresh}
     accepted, refused, sightings = [], [], []
     taken = set(held)
@@ -142,30 +164,28 @@ def commit_batch(
         else:
             taken.add(digest)
             accepted.append(arrival)
-    held |= _store_emails(session, cursor.mailbox_id, accepted, hashes, moment, how)
-    for arrival in accepted:
-        entry, email = entries[arrival.fetched.uid], held[hashes[arrival.fetched.uid]]
-        entry.email_id = email.id
-        entry.state, entry.reason = _end_of(email, how)
+    emails = _store_emails(session, cursor.mailbox_id, accepted, hashes, moment, how)
+    held |= {email.sha256: email.id for email in emails}
+    for arrival, email in zip(accepted, emails, strict=True):
+        state, reason = _end_of(email, how)
+        entries[arrival.fetched.uid].update(email_id=email.id, state=state, reason=reason)
     for arrival in sightings:
-        entry = entries[arrival.fetched.uid]
-        email = held[hashes[arrival.fetched.uid]]
-        entry.email_id = email.id
-        is_equal = email.sha256 == hashes[arrival.fetched.uid]
-        entry.state, entry.reason = _SIGHTING if is_equal else _OTHER_FORM
+        digest = hashes[arrival.fetched.uid]
+        state, reason = _OTHER_FORM if digest in others else _SIGHTING
+        entries[arrival.fetched.uid].update(email_id=held[digest], state=state, reason=reason)
     for arrival in refused:
-        entry = entries[arrival.fetched.uid]
-        entry.state, entry.reason = _why_refused(arrival)
-    session.add_all(entries.values())
-    session.flush()
+        state, reason = _why_refused(arrival)
+        entries[arrival.fetched.uid].update(state=state, reason=reason)
+    ids = rows.insert(session, LedgerEntry, list(entries.values()))
+    ledger_ids = dict(zip(entries, ids, strict=True))
     for arrival in refused:
-        _dead_letter(session, entries[arrival.fetched.uid], arrival, hashes.get(arrival.fetched.uid))
+        uid = arrival.fetched.uid
+        _dead_letter(session, ledger_ids[uid], entries[uid], arrival, hashes.get(uid))
     session.exec(
         update(FolderCursor)
         .where(col(FolderCursor.id) == cursor.id, col(getattr(FolderCursor, moves)) < up_to)
         .values({moves: up_to})
     )
-    emails = [held[hashes[a.fetched.uid]] for a in accepted]
     return [email.id for email in emails if email.work_state == WorkState.WAITING]
 
 
@@ -182,18 +202,19 @@ def revive(
     """Give a dead letter of the fetch or parse stage its place after all. Returns the emails that wait for a brief."""
     entry = session.get_one(LedgerEntry, letter.ledger_id)
     digest, moment = sha256(raw).hexdigest(), now(session)
-    email = _held(session, entry.mailbox_id, [digest]).get(digest)
-    if email is not None:
+    email_id = _held(session, entry.mailbox_id, [digest]).get(digest)
+    if email_id is not None:
         entry.state, entry.reason = _SIGHTING
     else:
         arrival = Arrival(FetchedEmail(entry.uid, raw, internal_date=entry.internal_date, left=left), parsed)
         how = _Handling(handling)
-        email = _store_emails(session, entry.mailbox_id, [arrival], {entry.uid: digest}, moment, how)[digest]
+        [email] = _store_emails(session, entry.mailbox_id, [arrival], {entry.uid: digest}, moment, how)
         entry.state, entry.reason = _end_of(email, how)
-    entry.email_id = email.id
+        email_id = email.id
+    entry.email_id = email_id
     session.add(entry)
     dead_letters.resolve(session, letter, f"{letter.stage} succeeded at a retry", actor=actor)
-    return [email.id] if entry.state == LedgerState.QUEUED else []
+    return [email_id] if entry.state == LedgerState.QUEUED else []
 
 
 def raw_bytes(session: Session, raw_id: int) -> bytes:
@@ -220,25 +241,31 @@ def _of(cursor: FolderCursor) -> tuple[bool, ...]:
     )
 
 
-def _held(session: Session, mailbox_id: int, digests: Iterable[str]) -> dict[str, Email]:
-    wanted = list(digests)
-    rows = session.exec(select(Email).where(Email.mailbox_id == mailbox_id, col(Email.sha256).in_(wanted)))
-    return {row.sha256: row for row in rows}
-
-
-def _entry(cursor: FolderCursor, arrival: Arrival, moment: datetime) -> LedgerEntry:
-    fetched = arrival.fetched
-    return LedgerEntry(
-        mailbox_id=cursor.mailbox_id,
-        folder=cursor.folder,
-        uidvalidity=cursor.uidvalidity,
-        generation=cursor.generation,
-        uid=fetched.uid,
-        state=LedgerState.QUEUED,
-        size=forms.size_of(fetched),
-        internal_date=fetched.internal_date,
-        seen_at=moment,
+def _held(session: Session, mailbox_id: int, digests: Iterable[str]) -> dict[str, int]:
+    """Ids of the emails with these bytes, by sha256."""
+    found = session.exec(
+        select(Email.sha256, Email.id).where(
+            Email.mailbox_id == mailbox_id, col(Email.sha256).in_(list(digests))
+        )
     )
+    return dict(found.all())
+
+
+def _entry(cursor: FolderCursor, arrival: Arrival, moment: datetime) -> dict[str, Any]:
+    fetched = arrival.fetched
+    return {
+        "mailbox_id": cursor.mailbox_id,
+        "folder": cursor.folder,
+        "uidvalidity": cursor.uidvalidity,
+        "generation": cursor.generation,
+        "uid": fetched.uid,
+        "state": LedgerState.QUEUED,
+        "email_id": None,
+        "reason": "",
+        "size": forms.size_of(fetched),
+        "internal_date": fetched.internal_date,
+        "seen_at": moment,
+    }
 
 
 def _why_refused(arrival: Arrival) -> tuple[LedgerState, str]:
@@ -249,22 +276,20 @@ def _why_refused(arrival: Arrival) -> tuple[LedgerState, str]:
     return LedgerState.DEAD, arrival.fetched.problem
 
 
-def _dead_letter(session: Session, entry: LedgerEntry, arrival: Arrival, digest: str | None) -> None:
-    if entry.state != LedgerState.DEAD:
+def _dead_letter(
+    session: Session, ledger_id: int, entry: Mapping[str, Any], arrival: Arrival, digest: str | None
+) -> None:
+    if entry["state"] != LedgerState.DEAD:
         return
-    raw = None
-    if digest is not None:
-        raw = _raw(arrival, digest)
-        session.add(raw)
-        session.flush()
+    [raw_id] = rows.insert(session, RawEmail, [_raw(arrival, digest)]) if digest is not None else [None]
     session.add(
         DeadLetter(
-            stage="fetch" if raw is None else "parse",
-            mailbox_id=entry.mailbox_id,
-            ledger_id=entry.id,
-            raw_id=raw.id if raw else None,
-            reason=entry.reason,
-            created_at=entry.seen_at,
+            stage="fetch" if raw_id is None else "parse",
+            mailbox_id=entry["mailbox_id"],
+            ledger_id=ledger_id,
+            raw_id=raw_id,
+            reason=entry["reason"],
+            created_at=entry["seen_at"],
         )
     )
 
@@ -290,12 +315,29 @@ def _older(session: Session, mailbox_id: int) -> str:
     return session.exec(select(Mailbox.older).where(Mailbox.id == mailbox_id)).one()
 
 
-def _end_of(email: Email, how: _Handling) -> tuple[LedgerState, str]:
+def _end_of(email: "_Stored", how: _Handling) -> tuple[LedgerState, str]:
     if email.work_state == WorkState.NONE:
         if email.kind in how.rules.brief_kinds:
             return LedgerState.SKIPPED, OLDER
         return LedgerState.SKIPPED, f"{email.kind}: {email.kind_reason}"
     return LedgerState.QUEUED, ""
+
+
+@dataclass(slots=True)
+class _Stored:
+    """A new email as far as this batch asks about it; `id` from when it is stored."""
+
+    sha256: str
+    from_name: str
+    from_address: str
+    subject: str
+    kind: str
+    kind_reason: str
+    received_at: datetime
+    created_at: datetime
+    work_state: WorkState
+    conversation_id: int | None = None
+    id: int = 0
 
 
 def _store_emails(
@@ -305,54 +347,59 @@ def _store_emails(
     hashes: Mapping[int, str],
     moment: datetime,
     how: _Handling,
-) -> dict[str, Email]:
-    """Bytes, then conversations, then emails; by sha256."""
-    raws = [_raw(arrival, hashes[arrival.fetched.uid]) for arrival in arrivals]
-    session.add_all(raws)
-    session.flush()
-    emails = [
-        _email(mailbox_id, arrival, raw, moment, how) for arrival, raw in zip(arrivals, raws, strict=True)
-    ]
-    threads.place(
-        session,
-        mailbox_id,
-        [(a.parsed, e) for a, e in zip(arrivals, emails, strict=True) if a.parsed],
-        handling=how.rules,
-        closed=how.closed,
+) -> list[_Stored]:
+    """Bytes, then conversations, then emails, in the order given; all of them are parsed."""
+    digests = [hashes[arrival.fetched.uid] for arrival in arrivals]
+    raw_ids = rows.insert(
+        session, RawEmail, [_raw(arrival, digest) for arrival, digest in zip(arrivals, digests, strict=True)]
     )
-    session.add_all(emails)
-    session.flush()
-    return {email.sha256: email for email in emails}
+    read = [
+        (a.parsed, _stored(a, a.parsed, d, moment, how))
+        for a, d in zip(arrivals, digests, strict=True)
+        if a.parsed
+    ]
+    threads.place(session, mailbox_id, read, handling=how.rules, closed=how.closed)
+    values = [
+        {
+            "mailbox_id": mailbox_id,
+            "raw_id": raw_id,
+            "message_id": parsed.message_id,
+            "language": parsed.language,
+            "backfill": how.backfill,
+            "parsed": JSONText(arrival.json) if arrival.json else parsed,
+            "not_before": moment,
+            **{name: getattr(email, name) for name in _STORED},
+        }
+        for raw_id, arrival, (parsed, email) in zip(raw_ids, arrivals, read, strict=True)
+    ]
+    emails = [email for _, email in read]
+    for email, id_ in zip(emails, rows.insert(session, Email, values), strict=True):
+        email.id = id_
+    return emails
 
 
-def _email(mailbox_id: int, arrival: Arrival, raw: RawEmail, moment: datetime, how: _Handling) -> Email:
-    parsed = arrival.parsed
-    assert parsed is not None
-    return Email(
-        mailbox_id=mailbox_id,
-        raw_id=raw.id,
-        sha256=raw.sha256,
-        message_id=parsed.message_id,
+_STORED = tuple(name for name in _Stored.__dataclass_fields__ if name != "id")
+
+
+def _stored(arrival: Arrival, parsed: ParsedEmail, digest: str, moment: datetime, how: _Handling) -> _Stored:
+    return _Stored(
+        sha256=digest,
         from_name=parsed.sender.name,
         from_address=parsed.sender.address,
         subject=parsed.subject,
         kind=parsed.kind,
         kind_reason=parsed.kind_reason,
-        language=parsed.language,
-        backfill=how.backfill,
         received_at=arrival.fetched.internal_date or moment,
-        parsed=parsed.model_dump(mode="json"),
-        work_state=WorkState.WAITING if how.is_briefed(parsed) else WorkState.NONE,
-        not_before=moment,
         created_at=moment,
+        work_state=WorkState.WAITING if how.is_briefed(parsed) else WorkState.NONE,
     )
 
 
-def _raw(arrival: Arrival, digest: str) -> RawEmail:
+def _raw(arrival: Arrival, digest: str) -> dict[str, Any]:
     raw, left = arrival.fetched.raw or b"", arrival.fetched.left
-    return RawEmail(
-        sha256=digest,
-        size=len(raw),
-        data=zlib.compress(raw, COMPRESSION_LEVEL),
-        left=left.model_dump(mode="json") if left else {},
-    )
+    return {
+        "sha256": digest,
+        "size": len(raw),
+        "data": arrival.packed or pack(raw),
+        "left": left.model_dump(mode="json") if left else {},
+    }

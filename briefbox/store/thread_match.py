@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from sqlmodel import Session, col, func, select
 
@@ -58,12 +58,24 @@ def people_of(parsed: ParsedEmail, ours: frozenset[str]) -> frozenset[str]:
 # --- one mail
 
 
+class PlacedEmail(Protocol):
+    """What of an email's row its place depends on, stored already or not; and its place."""
+
+    conversation_id: int | None
+    from_name: str
+    from_address: str
+    subject: str
+    kind: str
+    received_at: datetime
+    created_at: datetime
+
+
 @dataclass(slots=True, eq=False)
 class Mail:
     """A new mail, folded for comparing."""
 
     parsed: ParsedEmail
-    email: Email
+    email: PlacedEmail
     own: tuple[str, ...]  # ids that it has or had
     named: tuple[str, ...]  # ids that it names, nearest first
     bounced: str
@@ -75,7 +87,7 @@ class Mail:
     opens: bool
 
     @classmethod
-    def of(cls, parsed: ParsedEmail, email: Email, ours: frozenset[str], handling: Handling) -> "Mail":
+    def of(cls, parsed: ParsedEmail, email: PlacedEmail, ours: frozenset[str], handling: Handling) -> "Mail":
         """`ours` are the mailbox's addresses, folded."""
         recipients = _folded(a.address for a in (*parsed.to, *parsed.cc)) - ours
         sender = _folded([email.from_address]) - ours
@@ -103,7 +115,10 @@ class Mail:
             return True
         if self.email.kind == EmailKind.OWN:
             return False
-        return bool(self.named or self.parsed.quoted or _QUOTE.search(self.parsed.text[:20_000]))
+        if self.named or self.parsed.quoted:
+            return True
+        text = self.parsed.text[:20_000]
+        return ">" in text and bool(_QUOTE.search(text))
 
     @property
     def may_go_by_subject(self) -> bool:

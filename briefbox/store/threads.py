@@ -13,25 +13,25 @@ same in more words.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cache
+from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Table, bindparam
+from sqlalchemy import bindparam
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm.util import identity_key
-from sqlmodel import Session, SQLModel, col, func, select
+from sqlmodel import Session, col, func, select
 
 from briefbox.schemas import EmailKind, ParsedEmail
+from briefbox.store import rows
 from briefbox.store.handling import Handling
-from briefbox.store.thread_match import Known, Mail, Thread, our_addresses
+from briefbox.store.thread_match import Known, Mail, PlacedEmail, Thread, our_addresses
 from briefbox.tables import Conversation, Email, ThreadId
 
 
 def place(
     session: Session,
     mailbox_id: int,
-    emails: Sequence[tuple[ParsedEmail, Email]],
+    emails: Sequence[tuple[ParsedEmail, PlacedEmail]],
     *,
     handling: Handling = Handling(),
     closed: bool = False,
@@ -121,16 +121,16 @@ def _write(session: Session, mailbox_id: int, known: Known, handling: Handling, 
     session.flush()
     stored = _locked(session, targets)
     last_customer = _last_customer_mails(session, targets, handling)
-    rows: list[tuple[Thread, _Row]] = []
+    changed: list[tuple[Thread, _Row]] = []
     for thread in targets:
         row = _new_row(thread.mails[0], closed=closed) if thread.id is None else stored[thread.id]
         last = last_customer.get(thread.id) if thread.id is not None else None
         for mail in thread.mails:
             last = _arrive(row, mail, last, closed=closed)
         row.participants = sorted({*row.participants, *thread.participants})
-        rows.append((thread, row))
-    _insert(session, mailbox_id, [(thread, row) for thread, row in rows if thread.id is None])
-    _update(session, [(thread, row) for thread, row in rows if thread.mails and thread.id in stored])
+        changed.append((thread, row))
+    _insert(session, mailbox_id, [(thread, row) for thread, row in changed if thread.id is None])
+    _update(session, [(thread, row) for thread, row in changed if thread.mails and thread.id in stored])
     _remember_ids(session, mailbox_id, known)
     for thread in targets:
         for mail in thread.mails:
@@ -169,9 +169,9 @@ def _locked(session: Session, targets: Sequence[Thread]) -> dict[int, _Row]:
 
     One that was merged since we looked is followed to where its mail is now.
     """
-    rows: dict[int, _Row] = {}
+    found_rows: dict[int, _Row] = {}
     wanted = {thread.id for thread in targets if thread.id is not None}
-    table = _table(Conversation)
+    table = rows.table_of(Conversation)
     columns = [table.c[name] for name in (*_CHANGED, "id", "merged_into")]
     while wanted:
         query = select(*columns).where(table.c.id.in_(wanted)).order_by(table.c.id).with_for_update()
@@ -180,12 +180,12 @@ def _locked(session: Session, targets: Sequence[Thread]) -> dict[int, _Row]:
             if found["state"] == "merged":
                 moved[found["id"]] = found["merged_into"]
             else:
-                rows[found["id"]] = _Row(**{name: found[name] for name in _CHANGED})
+                found_rows[found["id"]] = _Row(**{name: found[name] for name in _CHANGED})
         for thread in targets:
             if thread.id in moved:
                 thread.id = moved[thread.id]
-        wanted = set(moved.values()) - set(rows)
-    return rows
+        wanted = set(moved.values()) - set(found_rows)
+    return found_rows
 
 
 def _last_customer_mails(
@@ -204,15 +204,11 @@ def _last_customer_mails(
 
 
 def _insert(session: Session, mailbox_id: int, new: Sequence[tuple[Thread, _Row]]) -> None:
-    if not new:
-        return
-    table = _table(Conversation)
     values = []
     for thread, row in new:
         email = thread.mails[0].email
         values.append(
             {
-                **_blank(),
                 **row.values(),
                 "mailbox_id": mailbox_id,
                 "subject": email.subject,
@@ -222,15 +218,7 @@ def _insert(session: Session, mailbox_id: int, new: Sequence[tuple[Thread, _Row]
                 "opened_at": email.created_at,
             }
         )
-    connection = session.connection()
-    if connection.dialect.name == "postgresql":
-        statement = table.insert().returning(table.c.id, sort_by_parameter_order=True)
-        ids = list(connection.execute(statement, values).scalars())
-    else:
-        # SQLite would return ids of many rows in no order, but nobody else writes while we do.
-        first = (connection.execute(select(func.max(table.c.id))).scalar() or 0) + 1
-        ids = list(range(first, first + len(values)))
-        connection.execute(table.insert(), [{**row, "id": id_} for row, id_ in zip(values, ids, strict=True)])
+    ids = rows.insert(session, Conversation, values)
     for (thread, _), id_ in zip(new, ids, strict=True):
         thread.id = id_
 
@@ -238,7 +226,7 @@ def _insert(session: Session, mailbox_id: int, new: Sequence[tuple[Thread, _Row]
 def _update(session: Session, changed: Sequence[tuple[Thread, _Row]]) -> None:
     if not changed:
         return
-    table = _table(Conversation)
+    table = rows.table_of(Conversation)
     statement = table.update().where(table.c.id == bindparam("row"))
     statement = statement.values({name: bindparam(f"new_{name}") for name in _CHANGED})
     values = [
@@ -277,7 +265,7 @@ def store_ids(session: Session, mailbox_id: int, ids: dict[tuple[str, int], bool
     """Remember what a conversation is told by: `held` for each (key, conversation). What is held stays so."""
     if not ids:
         return
-    table = _table(ThreadId)
+    table = rows.table_of(ThreadId)
     is_postgres = session.get_bind().dialect.name == "postgresql"
     statement: Any = (postgresql.insert if is_postgres else sqlite.insert)(table)
     statement = statement.on_conflict_do_update(
@@ -291,21 +279,3 @@ def store_ids(session: Session, mailbox_id: int, ids: dict[tuple[str, int], bool
             for (key, id_), held in sorted(ids.items())
         ],
     )
-
-
-def _table(model: type[SQLModel]) -> Table:
-    table = model.__table__  # type: ignore[attr-defined]
-    assert isinstance(table, Table)
-    return table
-
-
-@cache
-def _blank() -> dict[str, Any]:
-    """The columns of a new conversation that are not told here."""
-    moment = datetime.now(UTC)
-    row = Conversation(mailbox_id=0, waiting_since=moment, opened_at=moment, updated_at=moment)
-    return {
-        column.name: getattr(row, column.name)
-        for column in _table(Conversation).columns
-        if column.name != "id"
-    }

@@ -143,3 +143,17 @@ def test_time_grows_with_the_length_and_no_faster(line: str) -> None:
     started = time.process_time()
     new_text("hello\n" + line * (200_000 // len(line)))
     assert time.process_time() - started < 5
+
+
+def test_long_prose_around_a_quote_is_kept_whole() -> None:
+    prose = "\n".join(f"Sentence number {n} of a long report about our order." for n in range(500))
+    text = f"{prose}\n\nOn Mon, 5 May 2025 at 10:00, Bob\n<bob@larkspur.example> wrote:\n> old\n> words\n\n{prose}"
+    assert new_text(text) == f"{prose}\n\n{prose}"
+
+
+@pytest.mark.parametrize(
+    "heading", ["Mensaje reenviado", "İNICIO DEL MENSAJE REENVIADO", "Пересылаемое сообщение"]
+)
+def test_a_forward_is_known_by_its_heading_in_any_script_and_case(heading: str) -> None:
+    text = f"See below.\n\n{heading}\n> their words"
+    assert new_text(text) == text
