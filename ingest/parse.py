@@ -23,7 +23,9 @@ from ingest.text import clean_text
 MAX_SUBJECT = 1_000
 # How many mails are opened one inside the other to find words in a mail that has none of its own.
 MAX_FORWARDS = 3
-_FORWARD = re.compile(r"^\s*(fwd?|wg|tr|rv|i|vs|vb|vl|doorst|enc|pd|пересл|转发|转寄|轉寄|転送)\s*[:：]", re.IGNORECASE)
+_FORWARD = re.compile(
+    r"^\s*(fwd?|wg|tr|rv|i|vs|vb|vl|doorst|enc|pd|пересл|转发|转寄|轉寄|転送)\s*[:：]", re.IGNORECASE
+)
 
 
 def parse_email(raw: bytes, *, own_addresses: Set[str] = frozenset()) -> ParsedEmail:
