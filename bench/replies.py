@@ -123,7 +123,7 @@ def row(name: str, cases: Sequence[Case], replies: Sequence[str], seconds: float
 def share(cases: Sequence[Case], replies: Sequence[str], chosen: Sequence[bool]) -> str:
     """How many of the chosen replies are right, in percent."""
     met = [case.is_met(reply) for case, reply, wanted in zip(cases, replies, chosen, strict=True) if wanted]
-    return f"{100 * sum(met) / len(met):.0f}"
+    return f"{100 * sum(met) / len(met):.1f}"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ _TAIL = 40
 _BLOCK = 14
 _LONGEST_LINE = 90
 _LONGEST_FOOTER = 120
+_SPOKEN = 4_000
 
 _MOBILE = re.compile(
     r"^\s*(?:sent from my |sent from (?:outlook|yahoo|proton|mail|gmail)|sent with \[?proton|sent via |get outlook for |"
@@ -57,8 +58,16 @@ _NEEDED = re.compile(
     r"n(?:umber|ummer|umm?er|úmero|umero|uméro|umer|r\.?|°|º|o\.)\b|\bn[°º]|\b(?:customer|client|account|order|contract|"
     r"policy|case|ticket|invoice|serial|kund|konto|auftrag|bestell|vertrag|rechnung|vorgang|commande|contrat|dossier|"
     r"pedido|contrato|factura|fatura|cliente|codice|ordine|contratto|klant|bestel|order|contract|encomenda|avtal|"
-    r"klient|zamówien|umow)\w*\s*(?:id|ref)?\s*[#:\-]?\s*\d|"
-    r"#\s?\d|\bp\.? ?s\.?\s*[:.]|\bref\b|番号|編號|编号|单号|單號|追伸|附：",
+    r"klient|zamówien|umow)\w*[\s#:.°\-A-Z]{0,12}\d|\b(?:iban|rma|bic|s/?n|imei|vin)\b|"
+    r"#\s?\d|\bp\.? ?s\.?\s*[:.]|\bref\b|番号|注文|訂單|订单|会员|編號|编号|单号|單號|追伸|附：",
+    re.IGNORECASE,
+)
+# Who speaks of an address or a call may give it in the block below.
+_GIVES = re.compile(
+    r"address|adress|adresse|dirección|domicilio|indirizzo|adres|endereço|morada|住所|地址|"
+    r"\b(?:call|phone|ring|reach me|text me)|telephone|rückruf|anruf|ruf(?:en|t)? |telefon|erreich|"
+    r"appel|joindre|téléphon|llam|teléfono|chiam|telefon|bel(?:len|t)? |ligu|ligar|telefone|"
+    r"ring|nå mig|zadzwo|telefon|電話|电话|致电|回电",
     re.IGNORECASE,
 )
 _DISCLAIMER = re.compile(
@@ -75,6 +84,7 @@ _DISCLAIMER = re.compile(
     r"(?:本|この)(?:電子)?メール.{0,60}(?:機密|秘密)|(?:本|此)(?:电子)?邮件.{0,60}(?:机密|保密))",
     re.IGNORECASE | re.DOTALL,
 )
+_CLAUSE = re.compile(r", [a-zà-ÿ]")
 _SENTENCE = re.compile(r"[?？!！。]\s*$|[a-zà-ÿ]{4}\.\s+[A-ZÀ-Ý]|\w{2,}\s+(?:\S+\s+){11}")
 
 
@@ -96,7 +106,8 @@ def _without_end(lines: list[str], end: int) -> int:
 
 
 def _is_footer(line: str) -> bool:
-    return len(line) <= _LONGEST_FOOTER and bool(_MOBILE.match(line))
+    # "Sent from my kitchen, where the lamp still hums" is a sentence.
+    return len(line) <= _LONGEST_FOOTER and bool(_MOBILE.match(line)) and not _CLAUSE.search(line)
 
 
 def _without_disclaimer(lines: list[str], end: int) -> int:
@@ -118,13 +129,14 @@ def _contact_start(lines: list[str], end: int) -> int:
             # The formula and the name below it are the sender's; what follows the name is not.
             name = next((n for n in range(at + 1, end) if lines[n].strip()), end)
             follows = name + 1 if name < end and not _CONTACT.search(lines[name][:_LONGEST_LINE]) else name
-            return follows if _is_contact(lines[follows:end]) else end
+            asked = _GIVES.search("\n".join(lines[max(at - _TAIL, 0) : at])[-_SPOKEN:])
+            return follows if not asked and _is_contact(lines[follows:end]) else end
     return end
 
 
 def _is_contact(block: list[str]) -> bool:
     written = [line for line in block if line.strip()]
-    if not written or len(written) > _BLOCK or any(len(line) > _LONGEST_LINE for line in written):
+    if not 2 <= len(written) <= _BLOCK or any(len(line) > _LONGEST_LINE for line in written):
         return False
     if any(_NEEDED.search(line) or _SENTENCE.search(line) for line in written):
         return False

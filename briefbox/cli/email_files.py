@@ -20,7 +20,7 @@ from briefbox.errors import InvalidValueError, ParseError
 from briefbox.schemas import Address, BriefRequest, Category, EarlierEmail, ParsedEmail
 from briefbox.store.requests import MAX_CHARS, QUOTED_HISTORY, quoted_history
 from ingest.parse import parse_email
-from ingest.reply import new_text
+from ingest.reply import ReplyParts, split_reply
 from models.text import one_line, visible
 
 STDIN = "-"
@@ -129,12 +129,15 @@ class Reader:
             return Found("id", name, where, problem='The line has neither "subject" nor "body".')
         text = visible(texts["body"]).strip()
         sender = Address(name=one_line(texts["from"]))
+        parts = split_reply(text) if len(text) <= MAX_CHARS else ReplyParts(text)
         request, cut = self.request(
             ParsedEmail(
                 subject=one_line(texts["subject"]),
                 sender=sender,
                 text=text,
-                reply=new_text(text) if len(text) <= MAX_CHARS else text,
+                reply=parts.reply,
+                signature=parts.signature,
+                quoted=parts.quoted,
             )
         )
         return Found("id", name, where, request, cut=cut)

@@ -74,6 +74,10 @@ def quoted_history(parsed: ParsedEmail) -> str:
 
     "" where it quotes nothing.
     """
+    if parsed.signature or parsed.quoted:
+        lines = (_QUOTE_MARKS.sub("", line).rstrip() for line in parsed.quoted.split("\n"))
+        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    # Read before the parts were told apart.
     if not parsed.reply or len(parsed.text) <= len(parsed.reply):
         return ""
     new = [line.strip() for line in parsed.reply.split("\n") if line.strip()]

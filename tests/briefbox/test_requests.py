@@ -163,6 +163,19 @@ def test_answers_between_quotes_leave_the_quotes_as_history() -> None:
     assert quoted_history(parsed) == "Which order?\nWhich address?"
 
 
+def test_a_contact_block_is_no_history() -> None:
+    block = "Reed Ltd\n12 Mill Lane\nTel: 0113 496 0000\nwww.reed.example"
+    text = f"This one.\n\nRegards,\nAna\n\n{block}\n\nOn Monday, Larkspur wrote:\n> Which order?"
+    parsed = ParsedEmail(
+        reply="This one.\n\nRegards,\nAna",
+        text=text,
+        signature=block,
+        quoted="On Monday, Larkspur wrote:\n> Which order?",
+    )
+    assert quoted_history(parsed) == "On Monday, Larkspur wrote:\nWhich order?"
+    assert quoted_history(parsed.model_copy(update={"quoted": ""})) == ""
+
+
 # --- limits
 
 

@@ -77,7 +77,11 @@ def test_nothing_is_cut_where_nothing_would_remain() -> None:
 @pytest.mark.parametrize(
     ("end", "kept"),
     [
-        ("Regards,\nAna\nTel: +44 113 496 0000", False),
+        ("Regards,\nAna\nReed Ltd\nTel: +44 113 496 0000", False),
+        ("Regards,\nAna\nTel: +44 113 496 0000", True),
+        ("Regards,\nAna\nOrder A-4471\nTel: +44 113 496 0000", True),
+        ("Regards,\nAna\nIBAN DE00 0000\nTel: +44 113 496 0000", True),
+        ("Send it to my new address.\n\nRegards,\nAna\n12 Mill Lane\nTel: +44 113 496 0000", True),
         ("Regards,\nAna\nOrder number 4471\nTel: +44 113 496 0000", True),
         ("Regards,\nAna\n\nP.S. Call +44 113 496 0000 after five.", True),
         ("Regards,\nAna\n\nCan you call me on +44 113 496 0000?", True),
@@ -142,3 +146,8 @@ def test_what_the_sender_announces_is_shown_and_not_answered() -> None:
     assert split_reply(f"{shown}\n\n{history}") == ReplyParts(reply=shown, quoted=history)
     mailed = "On 10 Nov 2026 I wrote to help@l.example and got this:\n\n> Mailbox full\n\nWhom do I ask?"
     assert split_reply(mailed).reply == mailed
+
+
+def test_a_sentence_that_begins_like_a_phones_footer_stays() -> None:
+    text = "When do you open?\n\nSent from my kitchen, where the lamp still hums."
+    assert split_reply(text).reply == text
