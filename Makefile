@@ -14,6 +14,7 @@ TORCH_ARGS ?=
 
 # The OpenAI-compatible server that the engine `openai` is tested against.
 PEER := llama-cpp-python[server]==0.3.36
+REPLY_PEERS := email-reply-parser mail-parser-reply quotequail unquotemail talon joblib
 
 # What is passed to the command behind a target: make demo ARGS="--port 9000", make test ARGS="-k poller"
 ARGS ?=
@@ -35,7 +36,7 @@ FAST := not dovecot and not postgres and not browser and not weights and not gpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo loop setup check lint test peer lock secrets clean FORCE
+.PHONY: help demo loop setup check lint test peer bench-replies lock secrets clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +69,12 @@ peer: $(VENV_STAMP) ## a llama.cpp server for the tests marked `peer`, into .ven
 	@.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check --no-input "$(PEER)"
 	@echo "Try it: .venv/bin/pytest -m peer"
 
+# In a Python of their own, because talon wants another scikit-learn. They are measured against, nothing uses them.
+bench-replies: $(DEV_STAMP) ## how well the new part of a reply is found, beside five libraries in .venv-replies
+	@test -x .venv-replies/bin/python || .venv/bin/python -m venv --clear .venv-replies
+	@.venv-replies/bin/python -m pip install --quiet --disable-pip-version-check --no-input $(REPLY_PEERS)
+	@.venv/bin/python -m bench.replies --peer .venv-replies/bin/python $(ARGS)
+
 lock: $(DEV_STAMP) ## write both locks again (newest versions: ARGS=--upgrade); about ten minutes
 	@.venv/bin/python scripts/lock.py $(ARGS)
 
@@ -82,7 +89,7 @@ secrets: ## make the secrets of docker-compose.yml in data/secrets, where they a
 	@echo "data/secrets holds secret_key, postgres_password and database_url. Keep a copy of secret_key elsewhere."
 
 clean: ## remove .venv, .venv-peer and the caches (not your data)
-	@rm -rf .venv .venv-peer build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf .venv .venv-peer .venv-parse .venv-replies build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up, step by step
