@@ -36,7 +36,7 @@ FAST := not dovecot and not postgres and not browser and not weights and not gpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo loop setup check lint test peer bench-replies lock secrets clean FORCE
+.PHONY: help demo loop setup check lint test peer replies lock secrets clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -70,7 +70,7 @@ peer: $(VENV_STAMP) ## a llama.cpp server for the tests marked `peer`, into .ven
 	@echo "Try it: .venv/bin/pytest -m peer"
 
 # In a Python of their own, because talon wants another scikit-learn. They are measured against, nothing uses them.
-bench-replies: $(DEV_STAMP) ## how well the new part of a reply is found, beside five libraries in .venv-replies
+replies: $(DEV_STAMP) ## how well the new part of a reply is found, beside five libraries in .venv-replies
 	@test -x .venv-replies/bin/python || .venv/bin/python -m venv --clear .venv-replies
 	@.venv-replies/bin/python -m pip install --quiet --disable-pip-version-check --no-input $(REPLY_PEERS)
 	@.venv/bin/python -m bench.replies --peer .venv-replies/bin/python $(ARGS)
