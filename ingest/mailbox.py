@@ -31,6 +31,7 @@ from briefbox.errors import (
 )
 from briefbox.schemas import FetchedEmail, Fingerprint, FolderStatus
 from ingest import sign_in
+from ingest.answers import fetch_answers
 from ingest.esearch import ESearchError, search_in_ranges
 from ingest.idle import ByeError, Idle, IdleRefusedError
 from ingest.parse import message_id_of
@@ -546,7 +547,7 @@ class IMAPMailbox:
             return {}, {}
         with self._plain_errors("was asked for emails") as client:
             try:
-                return client.fetch(uids, items), {}
+                return fetch_answers(client, uids, items), {}
             except IMAPClientAbortError:
                 raise
             except (*_PARSER_ERRORS, IMAPClientError) as error:
