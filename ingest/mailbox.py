@@ -263,6 +263,8 @@ class IMAPMailbox:
                 f"{self._where} did not greet as an IMAP server does: {_words(error) or 'it closed the connection'}; check the port and `--security` with `briefbox mailbox add ...`."
             ) from error
         client.normalise_times = False
+        # IMAPClient has imaplib write out every byte that it receives for a debug log, whether anybody reads it or not.
+        client._imap.debug = 0
         connection = client.socket()
         # IMAPClient writes a command in pieces: without NODELAY each one costs up to 45 ms (measured).
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
