@@ -31,6 +31,7 @@ from briefbox.errors import (
 )
 from briefbox.schemas import FetchedEmail, Fingerprint, FolderStatus
 from ingest import sign_in
+from ingest.answers import fetch_answers
 from ingest.esearch import ESearchError, search_in_ranges
 from ingest.idle import ByeError, Idle, IdleRefusedError
 from ingest.literal import bound_literals
@@ -276,6 +277,8 @@ class IMAPMailbox:
                 f"{self._where} did not greet as an IMAP server does: {_words(error) or 'it closed the connection'}; check the port and `--security` with `briefbox mailbox add ...`."
             ) from error
         client.normalise_times = False
+        # IMAPClient has imaplib write out every byte that it receives for a debug log, whether anybody reads it or not.
+        client._imap.debug = 0
         bound_literals(client, account.max_email_bytes)
         connection = client.socket()
         # IMAPClient writes a command in pieces: without NODELAY each one costs up to 45 ms (measured).
@@ -587,7 +590,7 @@ class IMAPMailbox:
             return {}, {}
         with self._plain_errors("was asked for emails") as client:
             try:
-                return client.fetch(uids, items), {}
+                return fetch_answers(client, uids, items), {}
             except IMAPClientAbortError:
                 raise
             except (*_PARSER_ERRORS, IMAPClientError) as error:

@@ -1,5 +1,6 @@
 """The mailbox: the embedded server, Dovecot, and servers that break the rules."""
 
+import logging
 import select
 import ssl
 import time
@@ -110,6 +111,18 @@ def test_a_folder_is_opened_and_its_emails_come_as_they_are(mailbox: IMAPMailbox
     assert (first.raw, second.raw) == (RAW % (1, 1), RAW % (2, 2))
     assert first.size == len(RAW % (1, 1))
     assert first.internal_date == datetime(2026, 3, 1, 8, tzinfo=UTC)
+
+
+def test_what_an_email_says_is_not_written_into_the_log(
+    mailbox: IMAPMailbox, folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    mailbox.open_folder(folder)
+    [first, *_] = mailbox.fetch(mailbox.uids_above(0))
+    assert first.raw
+    words = first.raw.strip().splitlines()[-1].decode()
+    assert len(words) > 3
+    assert words not in caplog.text
 
 
 def test_nothing_new_is_an_empty_list_although_the_server_names_the_last_email(
