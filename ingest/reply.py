@@ -12,6 +12,7 @@ from ingest.quote_headers import QUOTED, RULE, intro_length, is_forward, is_hist
 from ingest.signature import signature_start
 
 _SIGNATURE = re.compile(r"^-- ?$")
+_SENTENCE = re.compile(r"^[^|@•·]*[.?!。？！]$")
 # A passage that is cited from elsewhere is short; longer ones are history whose introduction was removed.
 _CITED_LINES = 8
 
@@ -73,7 +74,7 @@ def _sorted(lines: list[str], *, forwarded: bool) -> tuple[list[str], list[str],
             quoted.append(line)
             kept.append("")
             at += 1
-        elif _SIGNATURE.match(line) and _has_words(kept):
+        elif _SIGNATURE.match(line) and _has_words(kept) and not _is_sentence(lines, at + 1):
             end = _signature_end(lines, at)
             signature += lines[at + 1 : end]
             at = end
@@ -116,6 +117,13 @@ def _only_cites(lines: list[str]) -> bool:
     if 2 * quoted >= len(written) and (passages > 1 or quoted > _CITED_LINES):
         return False
     return not any(intro_length(lines, at) for at in range(len(lines)))
+
+
+def _is_sentence(lines: list[str], at: int) -> bool:
+    """Whether the text goes on in whole sentences: two dashes between two thoughts, and no signature."""
+    follows = next_text(lines, at)
+    line = "" if follows is None else short(lines[follows]).strip()
+    return bool(_SENTENCE.match(line)) and (len(line.split()) >= 7 or (not line.isascii() and len(line) > 20))
 
 
 def _signature_end(lines: list[str], at: int) -> int:

@@ -157,3 +157,9 @@ def test_long_prose_around_a_quote_is_kept_whole() -> None:
 def test_a_forward_is_known_by_its_heading_in_any_script_and_case(heading: str) -> None:
     text = f"See below.\n\n{heading}\n> their words"
     assert new_text(text) == text
+
+
+def test_two_dashes_between_two_thoughts_are_no_signature() -> None:
+    text = "The lamp works now, thank you.\n--\nOne more thing: do you also repair e-bikes of other makers?"
+    assert new_text(text) == text
+    assert new_text("The lamp works now.\n--\nIda Noor\nLarkspur Ltd.") == "The lamp works now."
