@@ -44,6 +44,8 @@ MAILBOXES_PER_LOOK_SECOND = 100
 STEP_SECONDS = 900.0
 # How soon a stop is noticed.
 SELECT_SECONDS = 0.5
+# How soon those are looked at again that were due and found no thread.
+BLOCKED_SECONDS = 0.05
 DEFAULT_FOLDER = "INBOX"
 
 
@@ -68,6 +70,7 @@ class Poller:
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._pool = ThreadPoolExecutor(settings.poller_threads, thread_name_prefix="folder")
         self._look_at = 0.0
+        self._is_blocked = False  # somebody is due who found no thread
         self._crowded: set[tuple[str, ...]] = set()  # hosts and accounts with more folders than connections
 
     def run(self, stop: Event) -> None:
@@ -170,17 +173,16 @@ class Poller:
     # --- steps
 
     def _next_due(self) -> float:
-        # Who waits for a thread or a connection is dispatched when a step ends, which wakes the selector.
-        waiting = [w.due for w in self._all() if w not in self._running and not w.is_lost]
+        """Seconds until something is due by itself. The end of a step wakes the selector in any case."""
+        waiting = (w.due for w in self._all() if w not in self._running and not w.is_lost)
         soonest = min([self._look_at, *waiting]) - time.monotonic()
-        return min(
-            SELECT_SECONDS, max(0.0 if len(self._running) < self.settings.poller_threads else 0.02, soonest)
-        )
+        return min(SELECT_SECONDS, max(BLOCKED_SECONDS if self._is_blocked else 0.0, soonest))
 
     def _dispatch(self) -> None:
         """Give threads to those that are due, as far as threads and connections go."""
         moment = time.monotonic()
         self._abort_endless(moment)
+        self._is_blocked = False
         due = [w for w in self._all() if w.due <= moment and w not in self._running and not w.is_lost]
         if not due:
             return
@@ -191,11 +193,13 @@ class Poller:
         connections = self._connections()
         for watch in due:
             if len(self._running) >= num_threads:
+                self._is_blocked = True
                 return
             troubled, behind = watch.failures > 0, watch.is_behind
             if (troubled and num_troubled >= num_threads // 2) or (
                 behind and num_behind >= num_threads // 4 + 1
             ):
+                self._is_blocked = True
                 continue
             if watch.mailbox is None and not self._has_room(watch, connections):
                 watch.due = moment + 0.2
