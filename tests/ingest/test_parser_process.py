@@ -162,3 +162,24 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_process_that_ended_between_two_mails_is_no_mails_fault(parser: ParserProcess) -> None:
+    raw = make_email(1)
+    parser.parse(raw)
+    assert parser._child is not None
+    process = parser._child._process
+    process.kill()
+    process.wait(10)
+    [outcome] = parser.submit([raw]).result()
+    assert outcome.problem == ""
+    assert outcome.parsed == parse_email(raw)
+
+
+def test_a_single_mail_is_tried_a_second_time(breaking: ParserProcess) -> None:
+    breaking.parse(make_email(1))
+    first = breaking._child
+    [outcome] = breaking.submit([break_by("exit")]).result()
+    assert outcome.parsed is None
+    assert breaking._child is None or breaking._child is not first
+    assert breaking.parse(make_email(2)) == parse_email(make_email(2))
