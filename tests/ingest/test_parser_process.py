@@ -39,7 +39,7 @@ def parser() -> Iterator[ParserProcess]:
 
 @pytest.fixture
 def breaking() -> Iterator[ParserProcess]:
-    process = ParserProcess("tests.ingest.breaking_parser", memory=2**30, cpu_seconds=1, wall_seconds=3)
+    process = ParserProcess("tests.ingest.breaking_parser", memory=2**29, cpu_seconds=1, wall_seconds=3)
     yield process
     process.close()
 
