@@ -114,6 +114,9 @@ class ParserProcess:
             self._child = None
 
     def _running(self) -> "_Child":
+        if self._child is not None and self._child.has_ended():
+            self._child.end()  # while it had nothing to do: no mail is to blame
+            self._child = None
         if self._child is None:
             self._child = _Child(self._command)
         return self._child
@@ -130,9 +133,10 @@ class ParserProcess:
             if len(answers) == len(wanted):
                 continue
             said, self._child = child.end(), None
-            if one_by_one or len(wanted) == 1:
+            if one_by_one:
                 outcomes.append(Outcome(problem=f"The email cannot be parsed: {said}."))
-            one_by_one = not one_by_one and len(wanted) > 1
+            # A mail is to blame only if a process ended on it alone that had nothing else to end of.
+            one_by_one = not one_by_one
         return outcomes
 
 
@@ -232,6 +236,10 @@ class _Child:
         if not num_json:
             return Outcome(problem=more.decode(), sha256=digest.hex())
         return Outcome(ParsedEmail.model_validate_json(text), text.decode(), "", digest.hex(), more)
+
+    def has_ended(self) -> bool:
+        """Whether it ended by itself."""
+        return self._process.poll() is not None
 
     def end(self) -> str:
         """Take it down, and say in words how it ended."""

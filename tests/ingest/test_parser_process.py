@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from briefbox.settings import Settings
 from briefbox.store import mailboxes
 from briefbox.tables import DeadLetter, LedgerEntry
 from briefbox.tables import Mailbox as MailboxRow
+from ingest import parser_process
 from ingest.folder import Folder
 from ingest.mailbox import FakeMailbox
 from ingest.parse import parse_email
@@ -38,7 +39,7 @@ def parser() -> Iterator[ParserProcess]:
 
 @pytest.fixture
 def breaking() -> Iterator[ParserProcess]:
-    process = ParserProcess("tests.ingest.breaking_parser", memory=2**30, cpu_seconds=1, wall_seconds=3)
+    process = ParserProcess("tests.ingest.breaking_parser", memory=2**29, cpu_seconds=1, wall_seconds=3)
     yield process
     process.close()
 
@@ -162,3 +163,31 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_process_that_ended_between_two_mails_is_no_mails_fault(parser: ParserProcess) -> None:
+    raw = make_email(1)
+    parser.parse(raw)
+    assert parser._child is not None
+    process = parser._child._process
+    process.kill()
+    process.wait(10)
+    [outcome] = parser.submit([raw]).result()
+    assert outcome.problem == ""
+    assert outcome.parsed == parse_email(raw)
+
+
+def test_a_single_mail_is_tried_a_second_time(
+    breaking: ParserProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    class Counted(parser_process._Child):
+        def __init__(self, command: Sequence[str]) -> None:
+            super().__init__(command)
+            started.append(self)
+
+    monkeypatch.setattr(parser_process, "_Child", Counted)
+    [outcome] = breaking.submit([break_by("exit")]).result()
+    assert "exit code 3" in outcome.problem
+    assert len(started) == 2
