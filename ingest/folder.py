@@ -133,8 +133,8 @@ class Folder:
 
     def step(self, mailbox: Mailbox, *, in_full: bool) -> Reconciled:
         """Read new mail, one window of UIDs at most. Raises MailboxError, DatabaseError, LeaseLostError."""
-        if self._cursor is None or in_full:
-            self._open(mailbox)
+        if (self._cursor is None or in_full) and self._open(mailbox):
+            return Reconciled(self.name, 0, 0)
         assert self._cursor is not None
         if not self._news:
             self._news = deque(mailbox.uids_above(self._cursor.last_uid))
@@ -179,8 +179,8 @@ class Folder:
 
     # --- the same folder as before?
 
-    def _open(self, mailbox: Mailbox) -> None:
-        """EXAMINE, find or begin the cursor, and list what the ledger lacks."""
+    def _open(self, mailbox: Mailbox) -> bool:
+        """EXAMINE, find or begin the cursor, and list what the ledger lacks. True when the answer says that nothing is new."""
         status = mailbox.open_folder(self.name)
         is_first_look, cursor = self._cursor is None, self._find(mailbox, status)
         if cursor.id != (self._cursor.id if self._cursor else None):
@@ -188,7 +188,7 @@ class Folder:
         self._cursor = cursor
         if _is_unchanged(cursor, status, self.settings):
             self._note(cursor, status)
-            return
+            return status.uidnext is not None and status.uidnext <= cursor.last_uid + 1
         listed = mailbox.uids_above(cursor.first_uid)
         with self.database.read() as session:
             known = ledger.known_uids(session, cursor, listed)
@@ -199,6 +199,7 @@ class Folder:
         unread = range(cursor.backfill_uid + 1, cursor.older_uid + 1)
         self._news = deque(uid for uid in listed if uid not in known and uid not in unread)
         self._note(cursor, status, server_exists=len(listed))
+        return False
 
     def _find(self, mailbox: Mailbox, status: FolderStatus) -> FolderCursor:
         with self.database.read() as session:
