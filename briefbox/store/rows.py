@@ -38,7 +38,7 @@ def insert(session: Session, model: type[SQLModel], rows: Sequence[Mapping[str, 
         ids = list(range(first, first + len(values)))
         names, tuples = _tuples(connection.dialect, table, ids, values)
         marks = ", ".join("?" * len(names))
-        statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608 - our own names
+        statement = f"INSERT INTO {table.name} ({_quoted(names)}) VALUES ({marks})"  # noqa: S608 - our own names
         connection.exec_driver_sql(statement, tuples)
         return ids
     if len(values) < MIN_COPIED:
@@ -52,7 +52,7 @@ def _copy(connection: Connection, table: Table, values: Sequence[Mapping[str, An
     reserve = text("SELECT nextval(pg_get_serial_sequence(:table, 'id')) FROM generate_series(1, :number)")
     ids = list(connection.execute(reserve, {"table": table.name, "number": len(values)}).scalars())
     names, tuples = _tuples(connection.dialect, table, ids, values)
-    statement = f"COPY {table.name} ({', '.join(names)}) FROM STDIN"
+    statement = f"COPY {table.name} ({_quoted(names)}) FROM STDIN"
     driver: Any = connection.connection.driver_connection
     try:
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
@@ -64,6 +64,11 @@ def _copy(connection: Connection, table: Table, values: Sequence[Mapping[str, An
             statement, None, error, psycopg.Error, dialect=connection.dialect
         ) from error
     return ids
+
+
+def _quoted(names: Sequence[str]) -> str:
+    # "left" is a word of SQL.
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def _tuples(
