@@ -7,9 +7,8 @@ from briefbox.errors import BriefboxError, MailboxError, NotFoundError, ParseErr
 from briefbox.queue import hints_for
 from briefbox.schemas import FetchedEmail
 from briefbox.settings import Settings
-from briefbox.store import dead_letters, ledger
+from briefbox.store import dead_letters, ledger, mailbox_state, mailboxes
 from briefbox.store.handling import Handling
-from briefbox.store.mailboxes import get_by_id
 from briefbox.tables import LedgerEntry
 from briefbox.tables import Mailbox as MailboxRow
 from ingest.accounts import account_of
@@ -24,7 +23,7 @@ def retry(database: Database, settings: Settings, letter_id: int, *, actor: str)
     Raises NotFoundError when there is nothing to retry, ParseError when it still cannot be parsed.
     """
     with database.read() as session:
-        row = get_by_id(session, dead_letters.get(session, letter_id).mailbox_id)
+        row = mailboxes.get_by_id(session, dead_letters.get(session, letter_id).mailbox_id)
     [(_, outcome)] = retry_all(database, settings, row, [letter_id], actor=actor)
     if isinstance(outcome, BriefboxError):
         raise outcome
@@ -67,8 +66,10 @@ def _retry(
         return f"Email {email_id} waits for a brief again."
     email = _email(database, settings, letter_id, mailbox)
     raw = email.raw or b""
+    with database.read() as session:
+        own = mailboxes.own_addresses(session)
     try:
-        parsed = parse_email(raw, email.left)
+        parsed = parse_email(raw, email.left, own_addresses=own)
     except ParseError as error:
         raise ParseError(
             f"It still cannot be parsed: {error}. Look at its bytes with: briefbox dead-letters export {letter_id} FILE"
@@ -96,12 +97,14 @@ def _email(database: Database, settings: Settings, letter_id: int, mailbox: Mail
             left = ledger.left_on_server(session, letter.raw_id)
             return FetchedEmail(0, ledger.raw_bytes(session, letter.raw_id), left=left)
         entry = session.get_one(LedgerEntry, letter.ledger_id)
-        row = get_by_id(session, letter.mailbox_id)
+        row = mailboxes.get_by_id(session, letter.mailbox_id)
+        cursor = mailbox_state.newest_cursor(session, row.id, entry.folder, entry.uidvalidity)
     assert mailbox is not None
     mailbox.open()
     status = mailbox.open_folder(entry.folder)
     problem = "the folder was renumbered"
-    if status.uidvalidity == entry.uidvalidity:
+    # Under the UIDs of an earlier generation the server may show other mail now.
+    if status.uidvalidity == entry.uidvalidity and cursor and cursor.generation == entry.generation:
         email = fetch_one(mailbox, entry.uid, most_whole(settings, row.attachments))
         if email.raw is not None:
             return email

@@ -109,10 +109,11 @@ class Folder:
         self.parser.start()
         self._cursor: FolderCursor | None = None
         self._own: frozenset[str] | None = None
+        # What the folder was compared by, and how much of it concerns us, until all that was found is in the ledger.
+        self._compared: tuple[FolderStatus, int | None] | None = None
         self._news: deque[int] = deque()
-        self._older: deque[int] | None = (
-            None  # still to be read of what was there before us; None: not listed yet
-        )
+        # What is still to be read of the mail that was there before us; None: not listed yet.
+        self._older: deque[int] | None = None
 
     def reconcile(self, mailbox: Mailbox, *, in_full: bool) -> Reconciled:
         """Bring the ledger up to the server, however long it takes. Raises MailboxError, DatabaseError, LeaseLostError.
@@ -133,12 +134,20 @@ class Folder:
 
     def step(self, mailbox: Mailbox, *, in_full: bool) -> Reconciled:
         """Read new mail, one window of UIDs at most. Raises MailboxError, DatabaseError, LeaseLostError."""
-        if (self._cursor is None or in_full) and self._open(mailbox):
-            return Reconciled(self.name, 0, 0)
-        assert self._cursor is not None
-        if not self._news:
-            self._news = deque(mailbox.uids_above(self._cursor.last_uid))
-        return self._take_window(mailbox, self._news)
+        if self._cursor is None or in_full:
+            self._open(mailbox)
+        cursor = self._cursor
+        assert cursor is not None
+        if self._compared and not self._news and _is_read_to_its_end(cursor, self._compared[0]):
+            done = Reconciled(self.name, 0, 0)
+        else:
+            if not self._news:
+                self._news = deque(mailbox.uids_above(cursor.last_uid))
+            done = self._take_window(mailbox, self._news)
+        if done.is_complete and self._compared:
+            # Not before what was found is in the ledger: a comparison that is noted is not made again.
+            self._note(cursor, *self._compared)
+        return done
 
     @property
     def has_older(self) -> bool:
@@ -157,49 +166,51 @@ class Folder:
         if self._older is None:
             self._older = deque(mailbox.uids_above(cursor.backfill_uid, up_to=cursor.older_uid))
         if not self._older:
-            self._finish_older(cursor)
+            self._move(cursor, cursor.older_uid)
             return Reconciled(self.name, 0, 0)
-        if cursor.reread:
-            window = [self._older.popleft() for _ in range(min(len(self._older), self.settings.fetch_batch))]
-            return self._recognise(mailbox, cursor, window)
         return self._take_window(mailbox, self._older, backfill=True)
 
     def _take_window(self, mailbox: Mailbox, uids: deque[int], *, backfill: bool = False) -> Reconciled:
         """Take the first UIDs off the queue and into the ledger."""
-        assert self._cursor is not None
+        cursor = self._cursor
+        assert cursor is not None
         most = NUM_BATCHES * self.settings.fetch_batch
         window = [uids.popleft() for _ in range(min(len(uids), most))]
         try:
-            num_waiting = self._take(mailbox, self._cursor, window, backfill=backfill)
+            if backfill and cursor.reread:
+                num_waiting = self._recognise(mailbox, cursor, window)
+            else:
+                num_waiting = self._take(mailbox, cursor, window, backfill=backfill)
         except BaseException:
-            self._cursor, self._older = None, None  # what is missing is listed afresh
+            self._cursor, self._older, self._compared = None, None, None  # what is missing is listed afresh
             uids.clear()
             raise
         return Reconciled(self.name, len(window), num_waiting, is_complete=not uids)
 
     # --- the same folder as before?
 
-    def _open(self, mailbox: Mailbox) -> bool:
-        """EXAMINE, find or begin the cursor, and list what the ledger lacks. True when the answer says that nothing is new."""
+    def _open(self, mailbox: Mailbox) -> None:
+        """EXAMINE, find or begin the cursor, and list what the ledger lacks."""
         status = mailbox.open_folder(self.name)
         is_first_look, cursor = self._cursor is None, self._find(mailbox, status)
         if cursor.id != (self._cursor.id if self._cursor else None):
             self._news, self._older = deque(), None
-        self._cursor = cursor
-        if _is_unchanged(cursor, status, self.settings):
-            self._note(cursor, status)
-            return status.uidnext is not None and status.uidnext <= cursor.last_uid + 1
-        listed = mailbox.uids_above(cursor.first_uid)
+        self._cursor, self._compared, self._own = cursor, (status, None), None
+        listed = None if _is_unchanged(cursor, status) else mailbox.uids_above(cursor.first_uid)
         with self.database.read() as session:
-            known = ledger.known_uids(session, cursor, listed)
+            if listed is None:
+                known = {entry.uid for entry in folders.newest_entries(session, cursor, limit=NUM_COMPARED)}
+            else:
+                known = ledger.known_uids(session, cursor, listed)
         if is_first_look and self._is_other_mail(mailbox, cursor, status, known):
             self._cursor = cursor = self._begin_again(mailbox, cursor, status, folders.RESTORED)
             known, listed = set(), mailbox.uids_above(0)
             self._older = None
+        if listed is None:
+            return
         unread = range(cursor.backfill_uid + 1, cursor.older_uid + 1)
         self._news = deque(uid for uid in listed if uid not in known and uid not in unread)
-        self._note(cursor, status, server_exists=len(listed))
-        return False
+        self._compared = (status, len(listed))
 
     def _find(self, mailbox: Mailbox, status: FolderStatus) -> FolderCursor:
         with self.database.read() as session:
@@ -280,7 +291,10 @@ class Folder:
                 cursor = earlier
                 folders.make_current(session, cursor)
             folders.note_event(session, self.lease.mailbox_id, self.name, kind, text)
-            paused = folders.pause_if_flapping(session, self.lease.mailbox_id, self.name)
+            paused = folders.why_pause(session, self.lease.mailbox_id, self.name)
+            if paused:
+                row = mailboxes.get_by_id(session, self.lease.mailbox_id)
+                mailboxes.pause(session, row.name, reason=paused, actor="poller", alert=True)
         log.warning("mailbox %d: %s", self.lease.mailbox_id, text)
         if paused:
             raise MailboxPausedError(paused)
@@ -288,7 +302,7 @@ class Folder:
 
     # --- into the ledger
 
-    def _recognise(self, mailbox: Mailbox, cursor: FolderCursor, window: list[int]) -> Reconciled:
+    def _recognise(self, mailbox: Mailbox, cursor: FolderCursor, window: Sequence[int]) -> int:
         """Of a folder that is read again: what is held already needs no fetching; the rest is new mail."""
         prints = mailbox.fingerprints(window)
         # One that the server says nothing about is fetched, and ends as the ledger says then.
@@ -299,10 +313,7 @@ class Folder:
             )
         num_waiting = self._take(mailbox, cursor, left, backfill=True)
         self._move(cursor, window[-1])
-        return Reconciled(self.name, len(window), num_waiting)
-
-    def _finish_older(self, cursor: FolderCursor) -> None:
-        self._move(cursor, cursor.older_uid)
+        return num_waiting
 
     def _move(self, cursor: FolderCursor, uid: int) -> None:
         with self.database.write() as session:
@@ -310,15 +321,14 @@ class Folder:
             ledger.move_backfill(session, cursor, uid)
         cursor.backfill_uid = max(cursor.backfill_uid, uid)
 
-    def _note(self, cursor: FolderCursor, status: FolderStatus, *, server_exists: int | None = None) -> None:
+    def _note(self, cursor: FolderCursor, status: FolderStatus, server_exists: int | None) -> None:
+        """Server and ledger agree, as far as new mail goes."""
+        self._compared = None
         with self.database.write() as session:
             mailboxes.renew(session, self.lease, seconds=self.settings.mailbox_lease_seconds)
             folders.note_reconciled(session, cursor, status, server_exists=server_exists)
-        cursor.total, cursor.uidnext, cursor.highest_modseq = (
-            status.exists,
-            status.uidnext,
-            status.highest_modseq,
-        )
+        cursor.total, cursor.uidnext = status.exists, status.uidnext
+        cursor.highest_modseq = status.highest_modseq
         cursor.reconciled_at = datetime.now(UTC)
 
     def _batches(self, mailbox: Mailbox, uids: Sequence[int]) -> Iterator[list[tuple[int, int | None]]]:
@@ -452,7 +462,7 @@ class _Fetched:
 def _arrival(email: FetchedEmail, outcome: Outcome) -> Arrival:
     if outcome.parsed is None:
         log.warning("UID %d cannot be parsed: %s", email.uid, outcome.problem)
-    return Arrival(email, outcome.parsed, outcome.problem, outcome.sha256, outcome.packed, outcome.json)
+    return Arrival(email, outcome.parsed, outcome.problem, outcome.json)
 
 
 def _starting_point(mailbox: Mailbox, status: FolderStatus, start_at: str) -> tuple[int, int]:
@@ -467,7 +477,7 @@ def _starting_point(mailbox: Mailbox, status: FolderStatus, start_at: str) -> tu
     return (min(recent) - 1 if recent else newest), newest
 
 
-def _is_unchanged(cursor: FolderCursor, status: FolderStatus, settings: Settings) -> bool:
+def _is_unchanged(cursor: FolderCursor, status: FolderStatus) -> bool:
     """Whether the folder can't have new mail since it was last compared: then there is nothing to list.
 
     A message that is added gets a UID of at least UIDNEXT (RFC 3501, 2.3.1.1). Servers that break this rule are
@@ -479,6 +489,11 @@ def _is_unchanged(cursor: FolderCursor, status: FolderStatus, settings: Settings
         return True  # not even a flag has changed
     is_due = datetime.now(UTC) - cursor.reconciled_at > LIST_AT_LEAST_EVERY
     return status.uidnext is not None and status.uidnext == cursor.uidnext and not is_due
+
+
+def _is_read_to_its_end(cursor: FolderCursor, status: FolderStatus) -> bool:
+    """Whether the answer to EXAMINE says that there is nothing above the cursor, so that it need not be asked for."""
+    return status.uidnext is not None and status.uidnext <= cursor.last_uid + 1
 
 
 def _last_uid(mailbox: Mailbox, status: FolderStatus) -> int:

@@ -1,8 +1,7 @@
 """Parsing in a process of its own, which a hostile mail may kill, hang or fill without harm to the poller.
 
 The child (`python -m ingest.parser_process`) has no secrets in its environment, a limit on its memory, and a limit on
-the processor time of each mail. It also hashes and compresses the bytes, while the poller waits for the mailbox server
-or the database. When it ends in the middle of a batch, what it has not answered is given to a new one mail by mail,
+the processor time of each mail. The bytes that are kept, and the hash that they are known by, never come from it. When it ends in the middle of a batch, what it has not answered is given to a new one mail by mail,
 and the mail on which that one ends is said to be unreadable. It ends when its parent does: its input ends.
 
 Over the pipe go lengths and bytes, and what comes back is JSON that is checked again here.
@@ -22,7 +21,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from struct import Struct
 from typing import BinaryIO
@@ -30,7 +28,6 @@ from typing import BinaryIO
 from briefbox import language
 from briefbox.errors import BriefboxError, ParseError
 from briefbox.schemas import LeftOnServer, ParsedEmail
-from briefbox.store.ledger import pack
 from ingest import parse
 
 # Far above what the largest mail that is read needs (25 MB takes about 300 MB).
@@ -44,24 +41,19 @@ START_SECONDS = 120.0
 _REQUEST = Struct("<II")  # length of the own addresses, number of mails
 _MAIL = Struct("<II")  # length of the bytes, and of the JSON that says what of the mail stayed on the server
 _ANSWER = Struct(
-    "<II32s"
-)  # lengths of the JSON (0: an error's sentence comes instead) and of what follows it; sha256
+    "<?I"
+)  # whether it was parsed, and the length of the JSON, or of the sentence that says why not
 _READY = b"ready\n"
 _FLUSH_BYTES, _FLUSH_SECONDS = 100_000, 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one mail: `parsed` and the same as JSON, or the `problem`; and what was made of its bytes.
-
-    A mail that ended the process has neither sha256 nor packed bytes.
-    """
+    """What became of one mail: `parsed` and the same as JSON, or the `problem`."""
 
     parsed: ParsedEmail | None = None
     json: str = ""
     problem: str = ""
-    sha256: str = ""
-    packed: bytes = b""
 
 
 class ParserProcess:
@@ -226,16 +218,18 @@ class _Child:
         """The next whole answer off the buffer."""
         if len(self._buffer) < _ANSWER.size:
             return None
-        num_json, num_more, digest = _ANSWER.unpack_from(self._buffer)
-        end = _ANSWER.size + num_json + num_more
+        is_parsed, length = _ANSWER.unpack_from(self._buffer)
+        end = _ANSWER.size + length
         if len(self._buffer) < end:
             return None
-        text = bytes(self._buffer[_ANSWER.size : _ANSWER.size + num_json])
-        more = bytes(self._buffer[_ANSWER.size + num_json : end])
+        text = bytes(self._buffer[_ANSWER.size : end])
         del self._buffer[:end]
-        if not num_json:
-            return Outcome(problem=more.decode(), sha256=digest.hex())
-        return Outcome(ParsedEmail.model_validate_json(text), text.decode(), "", digest.hex(), more)
+        if not is_parsed:
+            return Outcome(problem=text.decode("utf-8", "replace"))
+        try:
+            return Outcome(ParsedEmail.model_validate_json(text), text.decode())
+        except ValueError as error:
+            return Outcome(problem=f"The email cannot be parsed: what came of it is none: {str(error)[:200]}")
 
     def has_ended(self) -> bool:
         """Whether it ended by itself."""
@@ -305,18 +299,16 @@ def _answer(
 
 
 def _read_mail(raw: bytes, left: LeftOnServer | None, own: frozenset[str]) -> bytes:
-    digest = sha256(raw).digest()
     try:
-        text = parse.parse_email(raw, left, own_addresses=own).model_dump_json().encode()
-        packed = pack(raw)
+        said = parse.parse_email(raw, left, own_addresses=own).model_dump_json().encode()
     except ParseError as error:
         problem = str(error)
     except (Exception, MemoryError) as error:
         problem = f"The email cannot be parsed: {type(error).__name__}: {str(error)[:200]}"
     else:
-        return b"".join((_ANSWER.pack(len(text), len(packed), digest), text, packed))
+        return _ANSWER.pack(True, len(said)) + said  # noqa: FBT003 - a field of the answer
     said = problem.encode("utf-8", "replace")
-    return _ANSWER.pack(0, len(said), digest) + said
+    return _ANSWER.pack(False, len(said)) + said  # noqa: FBT003 - the same
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from sqlmodel import Session
 from briefbox.db import Database
 from briefbox.errors import BriefboxError
 from briefbox.settings import Settings
-from briefbox.store import alerts, folders, leases, mailboxes, processes
+from briefbox.store import alerts, leases, mailboxes, processes
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.store.processes import ProcessName
 from briefbox.tables import Mailbox as MailboxRow
@@ -142,7 +142,7 @@ class Poller:
             if any(w.has_succeeded for w in watches) and not any(w.error for w in watches):
                 well.append(mailbox_id)
         if well:
-            folders.forget_errors(session, well)
+            mailboxes.note_success(session, well)
             alerts.resolve_all(session, [w.key for i in well for w in self._of(i)])
             for mailbox_id in well:
                 for watch in self._of(mailbox_id):

@@ -69,7 +69,7 @@ class FolderWatch:
     @property
     def key(self) -> str:
         """What its alert is known by."""
-        return f"mailbox {self.row.name} {self.folder}"
+        return mailboxes.alert_key(self.row.name, self.folder)
 
     def step(self) -> None:
         """Connect if need be, read a bounded amount of mail, and go back to waiting. Raises nothing."""

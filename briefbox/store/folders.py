@@ -4,14 +4,12 @@ A folder's UIDs hold within one UIDVALIDITY (RFC 3501, 2.3.1.1). When the server
 under UIDs that we know, a new cursor begins at UID 0: the folder is read again, and what we hold is recognised.
 """
 
-from collections.abc import Iterable
 from datetime import timedelta
 
 from sqlmodel import Session, col, func, select, update
 
 from briefbox.db import now
 from briefbox.schemas import FolderStatus
-from briefbox.store import audit_log
 from briefbox.tables import FolderCursor, LedgerEntry, Mailbox, MailboxEvent
 
 # A folder that comes back under other UIDs this often within the hour is not read on by itself.
@@ -152,8 +150,8 @@ def events(session: Session, mailbox_id: int, *, limit: int = 50) -> list[Mailbo
     return list(session.exec(query.order_by(col(MailboxEvent.id).desc()).limit(limit)))
 
 
-def pause_if_flapping(session: Session, mailbox_id: int, folder: str) -> str:
-    """Pause a mailbox whose folder came back under other UIDs too often; the reason, or ""."""
+def why_pause(session: Session, mailbox_id: int, folder: str) -> str:
+    """Why a mailbox should not be read on whose folder came back under other UIDs too often; "" while it may be."""
     resumed = session.exec(
         select(func.max(MailboxEvent.created_at)).where(
             MailboxEvent.mailbox_id == mailbox_id, MailboxEvent.kind == "resumed"
@@ -172,16 +170,10 @@ def pause_if_flapping(session: Session, mailbox_id: int, folder: str) -> str:
     ).one()
     if times < FLAPS:
         return ""
-    reason = (
+    return (
         f"The server gave the folder {folder!r} other UIDs {times} times within the hour, so reading was stopped before it "
         "goes round in circles. Nothing is lost: find out what the server does, then `briefbox mailbox resume NAME`."
     )
-    row = session.get_one(Mailbox, mailbox_id)
-    row.paused_at, row.paused_reason = now(session), reason
-    session.add(row)
-    note_event(session, mailbox_id, folder, "paused", reason)
-    audit_log.record(session, "poller", "mailbox paused", row.name, reason=reason)
-    return reason
 
 
 def start_days(start_at: str) -> float | None:
@@ -191,26 +183,21 @@ def start_days(start_at: str) -> float | None:
     return 0.0 if start_at == "now" else float(start_at.split()[0])
 
 
+def entries_of(cursor: FolderCursor) -> tuple[bool, ...]:
+    """The conditions that a ledger row belongs to this cursor."""
+    return (
+        LedgerEntry.mailbox_id == cursor.mailbox_id,
+        LedgerEntry.folder == cursor.folder,
+        LedgerEntry.uidvalidity == cursor.uidvalidity,
+        LedgerEntry.generation == cursor.generation,
+    )
+
+
 def newest_entries(session: Session, cursor: FolderCursor, *, limit: int) -> list[LedgerEntry]:
     """The newest ledger rows of a cursor that have an email."""
     query = (
         select(LedgerEntry)
-        .where(
-            LedgerEntry.mailbox_id == cursor.mailbox_id,
-            LedgerEntry.folder == cursor.folder,
-            LedgerEntry.uidvalidity == cursor.uidvalidity,
-            LedgerEntry.generation == cursor.generation,
-            col(LedgerEntry.email_id).is_not(None),
-        )
+        .where(*entries_of(cursor), col(LedgerEntry.email_id).is_not(None))
         .order_by(col(LedgerEntry.uid).desc())
     )
     return list(session.exec(query.limit(limit)))
-
-
-def forget_errors(session: Session, mailbox_ids: Iterable[int]) -> None:
-    """These mailboxes were read to their end just now, and nothing is wrong with them."""
-    session.exec(
-        update(Mailbox)
-        .where(col(Mailbox.id).in_(list(mailbox_ids)))
-        .values(last_success_at=now(session), last_error="", last_error_at=None)
-    )

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from datetime import timedelta
-from uuid import uuid4
 
 from sqlmodel import Session, col, or_, select, update
 
 from briefbox.db import now
+from briefbox.store import mailboxes
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.tables import Mailbox
 
@@ -30,22 +30,8 @@ def claim_free(
     free = or_(col(Mailbox.lease_until).is_(None), col(Mailbox.lease_until) < moment)
     wanted = list(mailbox_ids)
     candidates = session.exec(select(Mailbox.id).where(col(Mailbox.id).in_(wanted), free).limit(limit)).all()
-    taken = {}
-    for mailbox_id in candidates:
-        token = uuid4().hex
-        changed = session.exec(
-            update(Mailbox)
-            .where(
-                col(Mailbox.id) == mailbox_id,
-                free,
-                col(Mailbox.paused_at).is_(None),
-                col(Mailbox.removed_at).is_(None),
-            )
-            .values(lease_owner=owner, lease_token=token, lease_until=moment + timedelta(seconds=seconds))
-        )
-        if changed.rowcount:
-            taken[mailbox_id] = MailboxLease(mailbox_id, owner, token)
-    return taken
+    taken = (mailboxes.claim(session, mailbox_id, owner=owner, seconds=seconds) for mailbox_id in candidates)
+    return {lease.mailbox_id: lease for lease in taken if lease is not None}
 
 
 def release_all(session: Session, owner: str, mailbox_ids: Iterable[int] | None = None) -> None:

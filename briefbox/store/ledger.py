@@ -39,25 +39,17 @@ _OTHER_FORM = (
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A fetched message and what the parser made of it: `parsed`, or the `problem` why not.
-
-    What is made of them may be given as well, where another process has made it: the bytes' sha256 in hex, what
-    `pack` gives for them, and `parsed` as JSON.
-    """
+    """A fetched message and what the parser made of it: `parsed`, and the same as JSON where it is at hand, or the `problem` why not."""
 
     fetched: FetchedEmail
     parsed: ParsedEmail | None = None
     problem: str = ""
-    sha256: str = ""
-    packed: bytes = b""
     json: str = ""
 
     @property
     def digest(self) -> str | None:
         """The sha256 of its bytes; None where there are none."""
-        if self.fetched.raw is None:
-            return None
-        return self.sha256 or sha256(self.fetched.raw).hexdigest()
+        return None if self.fetched.raw is None else sha256(self.fetched.raw).hexdigest()
 
 
 def pack(raw: bytes) -> bytes:
@@ -83,7 +75,7 @@ def known_uids(session: Session, cursor: FolderCursor, uids: Iterable[int]) -> s
     wanted = sorted(set(uids))
     if len(wanted) > MANY:  # one pass over the index instead of hundreds of look-ups
         rows = select(LedgerEntry.uid).where(
-            *_of(cursor), col(LedgerEntry.uid).between(wanted[0], wanted[-1])
+            *folders.entries_of(cursor), col(LedgerEntry.uid).between(wanted[0], wanted[-1])
         )
         return set(session.exec(rows)).intersection(wanted)
     known: set[int] = set()
@@ -91,7 +83,7 @@ def known_uids(session: Session, cursor: FolderCursor, uids: Iterable[int]) -> s
         known.update(
             session.exec(
                 select(LedgerEntry.uid).where(
-                    *_of(cursor), col(LedgerEntry.uid).in_(wanted[start : start + 500])
+                    *folders.entries_of(cursor), col(LedgerEntry.uid).in_(wanted[start : start + 500])
                 )
             )
         )
@@ -103,7 +95,7 @@ def held(session: Session, cursor: FolderCursor, uids: Iterable[int]) -> dict[in
     rows = session.exec(
         select(LedgerEntry, Email)
         .join(Email, col(LedgerEntry.email_id) == col(Email.id))
-        .where(*_of(cursor), col(LedgerEntry.uid).in_(list(uids)))
+        .where(*folders.entries_of(cursor), col(LedgerEntry.uid).in_(list(uids)))
     )
     return {entry.uid: (entry, email) for entry, email in rows}
 
@@ -119,7 +111,9 @@ def move_backfill(session: Session, cursor: FolderCursor, uid: int) -> None:
 
 def count(session: Session, cursor: FolderCursor) -> int:
     """How many ledger rows this (folder, UIDVALIDITY) has."""
-    return session.exec(select(func.count()).select_from(LedgerEntry).where(*_of(cursor))).one()
+    return session.exec(
+        select(func.count()).select_from(LedgerEntry).where(*folders.entries_of(cursor))
+    ).one()
 
 
 def commit_batch(
@@ -230,15 +224,6 @@ def left_on_server(session: Session, raw_id: int) -> LeftOnServer | None:
 
 
 # --- one arrival
-
-
-def _of(cursor: FolderCursor) -> tuple[bool, ...]:
-    return (
-        LedgerEntry.mailbox_id == cursor.mailbox_id,
-        LedgerEntry.folder == cursor.folder,
-        LedgerEntry.uidvalidity == cursor.uidvalidity,
-        LedgerEntry.generation == cursor.generation,
-    )
 
 
 def _held(session: Session, mailbox_id: int, digests: Iterable[str]) -> dict[str, int]:
@@ -400,6 +385,6 @@ def _raw(arrival: Arrival, digest: str) -> dict[str, Any]:
     return {
         "sha256": digest,
         "size": len(raw),
-        "data": arrival.packed or pack(raw),
+        "data": pack(raw),
         "left": left.model_dump(mode="json") if left else {},
     }

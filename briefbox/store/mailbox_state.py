@@ -9,6 +9,7 @@ from sqlmodel import Session, col, func, select
 
 from briefbox.db import now
 from briefbox.schemas import LedgerState
+from briefbox.store.folders import entries_of
 from briefbox.tables import Email, FolderCursor, LedgerEntry, Mailbox
 
 
@@ -103,13 +104,13 @@ def newest_cursor(
 
 def states(session: Session, cursor: FolderCursor) -> dict[str, int]:
     """Ledger rows of a cursor by state."""
-    counts = select(LedgerEntry.state, func.count()).where(*_of(cursor)).group_by(LedgerEntry.state)
+    counts = select(LedgerEntry.state, func.count()).where(*entries_of(cursor)).group_by(LedgerEntry.state)
     return dict(session.exec(counts).all())
 
 
 def uids(session: Session, cursor: FolderCursor) -> set[int]:
     """Every UID of a cursor that has its ledger row."""
-    return set(session.exec(select(LedgerEntry.uid).where(*_of(cursor))))
+    return set(session.exec(select(LedgerEntry.uid).where(*entries_of(cursor))))
 
 
 def reasons(session: Session, mailbox_id: int, state: str) -> list[tuple[str, str, int]]:
@@ -195,13 +196,4 @@ def _is_current() -> ColumnElement[bool]:
         & (col(FolderCursor.folder) == col(LedgerEntry.folder))
         & (col(FolderCursor.uidvalidity) == col(LedgerEntry.uidvalidity))
         & (col(FolderCursor.generation) == col(LedgerEntry.generation))
-    )
-
-
-def _of(cursor: FolderCursor) -> tuple[bool, ...]:
-    return (
-        LedgerEntry.mailbox_id == cursor.mailbox_id,
-        LedgerEntry.folder == cursor.folder,
-        LedgerEntry.uidvalidity == cursor.uidvalidity,
-        LedgerEntry.generation == cursor.generation,
     )

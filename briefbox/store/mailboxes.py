@@ -1,5 +1,6 @@
 """Mailboxes and their leases: which inboxes there are, and which poller owns each of them now."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import uuid4
@@ -8,8 +9,8 @@ from sqlmodel import Session, col, or_, select, update
 
 from briefbox.db import now
 from briefbox.errors import ConflictError, LeaseLostError, NotFoundError
-from briefbox.store import alerts, audit_log
-from briefbox.tables import Mailbox, MailboxEvent
+from briefbox.store import alerts, audit_log, folders
+from briefbox.tables import Mailbox
 
 # What an admin sets; all else of a row is what became of it.
 SETTINGS = (
@@ -56,6 +57,8 @@ def add(
             if not (keep_sign_in and field in SIGN_IN):
                 setattr(existing, field, getattr(mailbox, field))
         existing.last_error = ""
+        # Whatever it was about, it is tried anew, perhaps with other folders.
+        alerts.resolve_beginning(session, alert_key(mailbox.name, ""))
         mailbox = existing
     else:
         mailbox.created_at = now(session)
@@ -106,6 +109,11 @@ def active(session: Session) -> list[Mailbox]:
     return list(session.exec(query.order_by(Mailbox.name)))
 
 
+def alert_key(name: str, about: str) -> str:
+    """What an alert about a mailbox is known by; `about` is a folder, or what happened."""
+    return f"mailbox {name}: {about}"
+
+
 def own_addresses(session: Session) -> frozenset[str]:
     """Every address that is ours, of all mailboxes: mail from one of them to another is nobody's question."""
     found: set[str] = set()
@@ -114,15 +122,17 @@ def own_addresses(session: Session) -> frozenset[str]:
     return frozenset(found)
 
 
-def pause(session: Session, name: str, *, reason: str, actor: str) -> Mailbox:
-    """Stop reading until `resume`. Raises NotFoundError, ConflictError when it is paused already."""
+def pause(session: Session, name: str, *, reason: str, actor: str, alert: bool = False) -> Mailbox:
+    """Stop reading until `resume`; with an alert when nobody asked for it. Raises NotFoundError, ConflictError when it is paused already."""
     row = _present(session, name)
     if row.paused_at is not None:
         raise ConflictError(f"Mailbox {name} is paused already: {row.paused_reason or 'no reason given'}.")
     row.paused_at, row.paused_reason = now(session), reason
     session.add(row)
-    alerts.resolve_beginning(session, f"mailbox {name} ")
-    _event(session, row, "paused", reason or "no reason given")
+    alerts.resolve_beginning(session, alert_key(name, ""))
+    if alert:
+        alerts.raise_alert(session, alert_key(name, "paused"), reason)
+    folders.note_event(session, row.id, "", "paused", reason or "no reason given")
     audit_log.record(session, actor, "mailbox paused", name, reason=reason)
     return row
 
@@ -134,7 +144,8 @@ def resume(session: Session, name: str, *, actor: str) -> Mailbox:
         raise ConflictError(f"Mailbox {name} is not paused.")
     reason, row.paused_at, row.paused_reason = row.paused_reason, None, ""
     session.add(row)
-    _event(session, row, "resumed", f"It was paused: {reason or 'no reason given'}.")
+    alerts.resolve_beginning(session, alert_key(name, ""))
+    folders.note_event(session, row.id, "", "resumed", f"It was paused: {reason or 'no reason given'}.")
     audit_log.record(session, actor, "mailbox resumed", name)
     return row
 
@@ -149,8 +160,8 @@ def remove(session: Session, name: str, *, actor: str) -> Mailbox:
     # Whoever reads it now finds its lease gone and writes nothing more.
     row.lease_owner, row.lease_token, row.lease_until = "", "", None
     session.add(row)
-    alerts.resolve_beginning(session, f"mailbox {name} ")
-    _event(session, row, "removed", f"It was called {name}.")
+    alerts.resolve_beginning(session, alert_key(name, ""))
+    folders.note_event(session, row.id, "", "removed", f"It was called {name}.")
     audit_log.record(session, actor, "mailbox removed", name, renamed=row.name)
     return row
 
@@ -194,10 +205,6 @@ def _free_name(session: Session, wanted: str) -> str:
     )
 
 
-def _event(session: Session, row: Mailbox, kind: str, text: str) -> None:
-    session.add(MailboxEvent(mailbox_id=row.id, kind=kind, text=text, created_at=now(session)))
-
-
 def claim(session: Session, mailbox_id: int, *, owner: str, seconds: float) -> MailboxLease | None:
     """Take the mailbox for `seconds`, or None while another poller owns it."""
     moment, token = now(session), uuid4().hex
@@ -237,11 +244,11 @@ def release(session: Session, lease: MailboxLease) -> None:
     )
 
 
-def note_success(session: Session, mailbox_id: int) -> None:
-    """The folder was read to its end just now."""
+def note_success(session: Session, mailbox_ids: Iterable[int]) -> None:
+    """These were read to their end just now, and nothing is wrong with them."""
     session.exec(
         update(Mailbox)
-        .where(col(Mailbox.id) == mailbox_id)
+        .where(col(Mailbox.id).in_(list(mailbox_ids)))
         .values(last_success_at=now(session), last_error="", last_error_at=None)
     )
 

@@ -95,7 +95,7 @@ def test_the_words_for_a_state(database: Database, mailbox: Mailbox) -> None:
         mailboxes.claim(session, mailbox.id, owner="a", seconds=60)
     assert words() == "connecting"
     with database.write() as session:
-        mailboxes.note_success(session, mailbox.id)
+        mailboxes.note_success(session, [mailbox.id])
     assert words() == "reading"
     with database.write() as session:
         cursor = ledger.open_folder(session, mailbox.id, "INBOX", 1)

@@ -14,6 +14,8 @@ _parse_email = parse.parse_email
 def _breaking(
     raw: bytes, left: LeftOnServer | None = None, *, own_addresses: Set[str] = frozenset()
 ) -> ParsedEmail:
+    if b"X-Break: lie" in raw:
+        return ParsedEmail.model_construct(subject=7)  # type: ignore[arg-type]
     if b"X-Break: die" in raw:
         os.kill(os.getpid(), signal.SIGSEGV)
     if b"X-Break: exit" in raw:

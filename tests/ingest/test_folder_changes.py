@@ -9,12 +9,13 @@ import pytest
 from sqlmodel import select
 
 from briefbox.db import Database
-from briefbox.errors import FolderMissingError, MailboxError, MailboxPausedError
+from briefbox.errors import FolderMissingError, MailboxError, MailboxPausedError, NotFoundError
 from briefbox.schemas import Fingerprint
 from briefbox.settings import Settings
-from briefbox.store import accounting, folders, mailboxes
-from briefbox.tables import Conversation, Email, FolderCursor, LedgerEntry, MailboxEvent
+from briefbox.store import accounting, alerts, folders, mailboxes
+from briefbox.tables import Conversation, DeadLetter, Email, FolderCursor, LedgerEntry, MailboxEvent
 from briefbox.tables import Mailbox as MailboxRow
+from ingest.again import retry
 from ingest.folder import Folder
 from ingest.mailbox import FakeMailbox
 from ingest.renamed import follow
@@ -151,16 +152,16 @@ def test_mail_from_before_the_connection_stays_unread_when_its_folder_is_renumbe
 def test_a_renumbering_that_is_killed_goes_on_where_it_was(
     database: Database, make_folder: MakeFolder, server: FakeMailbox
 ) -> None:
-    for n in range(10):
+    for n in range(20):
         server.append(make_email(n))
     make_folder(start_at="all").reconcile(server, in_full=True)
     server.renumber(9)
-    folder = make_folder(fetch_batch=3)
+    folder = make_folder(fetch_batch=2)
     folder.step(server, in_full=True)
     folder.step_back(server)  # and then the process dies
-    assert states(database) == {"sighting": 3}
-    make_folder(fetch_batch=3).reconcile(server, in_full=True)
-    assert states(database) == {"sighting": 10}
+    assert states(database) == {"sighting": 8}
+    make_folder(fetch_batch=2).reconcile(server, in_full=True)
+    assert states(database) == {"sighting": 20}
     assert events(database) == ["renumbered"]
 
 
@@ -179,7 +180,9 @@ def test_a_folder_that_keeps_changing_is_paused_with_its_reason_and_can_be_resum
         row = session.exec(select(MailboxRow)).one()
         assert row.paused_at is not None
         assert "other UIDs 4 times" in row.paused_reason
+        assert [a.key for a in alerts.open_alerts(session)] == [f"mailbox {row.name}: paused"]
         mailboxes.resume(session, row.name, actor="test")
+        assert alerts.open_alerts(session) == []
     server.append(make_email(2))
     make_folder().reconcile(server, in_full=True)
     assert len(subjects(database)) == 2
@@ -392,10 +395,13 @@ def test_an_unchanged_folder_is_not_listed_again(make_folder: MakeFolder, server
         server.append(make_email(n))
     make_folder(start_at="all").reconcile(server, in_full=True)
     make_folder().reconcile(server, in_full=True)
-    before = server.calls["uids_above"]
+    before, asked = server.calls["uids_above"], server.calls["fingerprints"]
     folder = make_folder()
     folder.reconcile(server, in_full=True)
     assert server.calls["uids_above"] == before, "the answer to EXAMINE says that nothing is new"
+    assert server.calls["fingerprints"] == asked + 1, "a new connection may lead to another mailbox"
+    folder.reconcile(server, in_full=True)
+    assert server.calls["fingerprints"] == asked + 1
     server.remove(1)
     folder.reconcile(server, in_full=True)
     assert server.calls["uids_above"] > before
@@ -412,3 +418,43 @@ def test_mail_that_appears_below_the_cursor_is_found(
     folder.reconcile(server, in_full=True)
     with database.read() as session:
         assert sorted(session.exec(select(LedgerEntry.uid))) == [5, 6, 7, 9]
+
+
+def test_what_a_comparison_found_is_found_again_when_the_line_breaks_before_it_is_read(
+    database: Database, make_folder: MakeFolder, server: FakeMailbox
+) -> None:
+    for uid in (5, 9):
+        server.append(make_email(uid), uid=uid)
+    make_folder(start_at="all").reconcile(server, in_full=True)
+    server.append(make_email(7), uid=7)  # below the cursor: UIDNEXT does not tell of it
+    server.fail_next(MailboxError("the line is down"))
+    with pytest.raises(MailboxError):
+        make_folder().step(server, in_full=True)
+    make_folder().reconcile(server, in_full=True)
+    assert states(database) == {"queued": 3}
+
+
+def test_a_dead_letter_is_not_answered_with_another_mail_that_got_its_uid(
+    database: Database,
+    settings: Settings,
+    make_folder: MakeFolder,
+    server: FakeMailbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spoiled, _ = server.append(make_email(1)), server.append(make_email(2))
+    server.bad_on_fetch[spoiled] = "spoiled"
+    make_folder(start_at="all").reconcile(server, in_full=True)
+    restored = FakeMailbox()
+    restored.open()
+    for n in (10, 11):
+        restored.append(make_email(n))
+    make_folder().reconcile(restored, in_full=True)
+    assert events(database) == ["restored"]
+    monkeypatch.setattr("ingest.again.account_of", lambda *_: None)
+    monkeypatch.setattr("ingest.again.IMAPMailbox", lambda _: restored)
+    with database.read() as session:
+        letter = session.exec(select(DeadLetter)).one()
+    with pytest.raises(NotFoundError, match="renumbered"):
+        retry(database, settings, letter.id, actor="test")
+    with database.read() as session:
+        assert session.exec(select(DeadLetter)).one().resolved_at is None

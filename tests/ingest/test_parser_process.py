@@ -5,9 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -52,8 +50,6 @@ def test_it_says_what_the_parser_says(parser: ParserProcess) -> None:
     raws = [make_email(n, body="Grüße, wo ist 我的 lamp?\n" * 5) for n in range(30)]
     outcomes = parser.submit(raws).result()
     assert [o.parsed for o in outcomes] == [parse_email(raw) for raw in raws]
-    assert [o.sha256 for o in outcomes] == [sha256(raw).hexdigest() for raw in raws]
-    assert [zlib.decompress(o.packed) for o in outcomes] == raws
     assert type(outcomes[0].parsed).model_validate_json(outcomes[0].json) == outcomes[0].parsed
 
 
@@ -61,7 +57,6 @@ def test_a_mail_that_cannot_be_parsed_has_its_reason(parser: ParserProcess) -> N
     good, bad = parser.submit([make_email(1), b"  "]).result()
     assert good.parsed is not None
     assert (bad.parsed, bad.problem) == (None, "The email is empty (2 bytes).")
-    assert bad.sha256 == sha256(b"  ").hexdigest()
     with pytest.raises(ParseError, match="The email is empty"):
         parser.parse(b"  ")
 
@@ -74,12 +69,15 @@ def test_own_addresses_are_passed_on(parser: ParserProcess) -> None:
 
 def test_more_than_the_pipes_hold_goes_through(parser: ParserProcess) -> None:
     raws = [make_email(n, body="A long line of words.\n" * 40_000) for n in range(12)]
-    assert [o.sha256 for o in parser.submit(raws).result()] == [sha256(raw).hexdigest() for raw in raws]
+    assert [o.parsed and o.parsed.subject for o in parser.submit(raws).result()] == [
+        f"Question number {n}" for n in range(12)
+    ]
 
 
 @pytest.mark.parametrize(
     ("how", "words"),
     [
+        ("lie", "what came of it is none"),
         ("die", "ended the process that parses mail (SIGSEGV)"),
         ("spin", "took too much processor time"),
         ("hang", "it took too long"),
