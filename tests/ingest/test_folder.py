@@ -11,8 +11,8 @@ from briefbox.store import mailboxes
 from briefbox.store.ledger import left_on_server
 from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry
 from briefbox.tables import Mailbox as MailboxRow
+from ingest.fake_mailbox import FakeMailbox
 from ingest.folder import Folder
-from ingest.mailbox import FakeMailbox
 from tests.conftest import make_email
 
 MakeFolder = Callable[..., Folder]

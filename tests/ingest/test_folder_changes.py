@@ -16,8 +16,8 @@ from briefbox.store import accounting, alerts, folders, mailboxes
 from briefbox.tables import Conversation, DeadLetter, Email, FolderCursor, LedgerEntry, MailboxEvent
 from briefbox.tables import Mailbox as MailboxRow
 from ingest.again import retry
+from ingest.fake_mailbox import FakeMailbox
 from ingest.folder import Folder
-from ingest.mailbox import FakeMailbox
 from ingest.renamed import follow
 from tests.conftest import make_email
 

@@ -21,7 +21,8 @@ from briefbox.errors import (
     MailboxProtocolError,
     MailboxTLSError,
 )
-from ingest.mailbox import GONE, Account, FakeMailbox, IMAPMailbox
+from ingest.fake_mailbox import FakeMailbox
+from ingest.mailbox import GONE, Account, IMAPMailbox
 from tests.servers import Dovecot, ScriptedIMAP, dovecot, free_port, make_certificate
 
 USER, PASSWORD = "desk", "secret sauce"

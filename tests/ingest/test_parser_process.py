@@ -19,8 +19,8 @@ from briefbox.store import mailboxes
 from briefbox.tables import DeadLetter, LedgerEntry
 from briefbox.tables import Mailbox as MailboxRow
 from ingest import parser_process
+from ingest.fake_mailbox import FakeMailbox
 from ingest.folder import Folder
-from ingest.mailbox import FakeMailbox
 from ingest.parse import parse_email
 from ingest.parser_process import ParserProcess
 from tests.conftest import make_email
