@@ -75,11 +75,25 @@ _LABELS = {
 _ROLES = {label: role for role, labels in _LABELS.items() for label in labels.split("|")}
 _LABELLED = re.compile(r"^[\s*_]{0,4}([^\W\d][\w' ]{0,20}?)[\s*_]{0,3}[:：]")
 _BOLD = re.compile(r"^\s*[*_]")
+_MARKS = frozenset(">-_*=＊―━─")
 
 
 def short(line: str) -> str:
     """The line, or "" where it is too long for a header."""
     return line if len(line) <= LONGEST else ""
+
+
+def telling(lines: list[str]) -> list[bool]:
+    """Which lines may be more than prose: nothing below but is_forward() says yes to any of the others.
+
+    All of it asks for a rule or a quote mark at the beginning, for a colon, or for a colon at the end of one of the
+    lines that follow.
+    """
+    tells = [":" in line or "：" in line or line.lstrip()[:1] in _MARKS for line in lines]
+    for at in [at for at, tell in enumerate(tells) if tell and lines[at].rstrip().endswith((":", "："))]:
+        first = max(0, at - _INTRO_LINES + 1)
+        tells[first:at] = [True] * (at - first)
+    return tells
 
 
 def is_forward(line: str) -> bool:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from ingest.quote_headers import QUOTED, RULE, intro_length, is_forward, is_history, next_text, short
+from ingest.quote_headers import QUOTED, RULE, intro_length, is_forward, is_history, next_text, short, telling
 from ingest.signature import signature_start
 
 _SIGNATURE = re.compile(r"^-- ?$")
@@ -49,12 +49,16 @@ def _sorted(lines: list[str], *, forwarded: bool) -> tuple[list[str], list[str],
     kept: list[str] = []
     signature: list[str] = []
     quoted: list[str] = []
-    cites = forwarded or _only_cites(lines)
+    cites, tells = forwarded or _only_cites(lines), telling(lines)
     at = 0
     while at < len(lines):
         line = lines[at]
         if is_forward(line):
             return kept + lines[at:], signature, quoted
+        if not tells[at]:
+            kept.append(line)
+            at += 1
+            continue
         intro = intro_length(lines, at)
         history = is_history(lines, at) or (intro > 0 and _unmarked(lines, at + intro))
         if history and _is_announced(kept):
@@ -102,12 +106,14 @@ def _has_words(lines: Iterable[str]) -> bool:
 def _ends_in_forward(kept: list[str]) -> bool:
     """Whether a forwarded mail is the end: its signature tells who wrote it."""
     return any(is_forward(line) for line in kept) or any(
-        is_history(kept, at) for at in range(len(kept)) if kept[at].strip()
+        is_history(kept, at) for at, tells in enumerate(telling(kept)) if tells
     )
 
 
 def _only_cites(lines: list[str]) -> bool:
     """Whether "> " marks a passage that the sender cites, in a mail that answers none."""
+    if not any(">" in line[:4] for line in lines):
+        return False
     written = [line for line in lines if line.strip()]
     marks = [bool(QUOTED.match(line)) for line in written]
     quoted = sum(marks)

@@ -1,5 +1,6 @@
 """The new part of labelled mails as many programs write them, in eleven languages."""
 
+import random
 import time
 
 import pytest
@@ -151,3 +152,13 @@ def test_what_the_sender_announces_is_shown_and_not_answered() -> None:
 def test_a_sentence_that_begins_like_a_phones_footer_stays() -> None:
     text = "When do you open?\n\nSent from my kitchen, where the lamp still hums."
     assert split_reply(text).reply == text
+
+
+def test_lines_that_are_passed_over_as_prose_would_have_been_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line for case in CASES for line in case.body.split("\n")]
+    chance = random.Random(7)
+    texts = [case.body for case in CASES]
+    texts += ["\n".join(chance.choices(lines, k=chance.randint(1, 14))) for _ in range(3000)]
+    quick = [split_reply(text) for text in texts]
+    monkeypatch.setattr("ingest.reply.telling", lambda lines: [True] * len(lines))
+    assert quick == [split_reply(text) for text in texts]
