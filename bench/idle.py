@@ -188,7 +188,9 @@ def _await(condition, what: str, seconds: float, *, every: float = 0.2) -> None:
 
 def _memory(process: int) -> int:
     """Resident bytes of the process and its children."""
-    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    children = [
+        c for task in Path(f"/proc/{process}/task").iterdir() for c in (task / "children").read_text().split()
+    ]
     own = int(Path(f"/proc/{process}/status").read_text().split("VmRSS:")[1].split()[0]) * 1024
     return own + sum(_memory(int(child)) for child in children)
 
