@@ -7,6 +7,7 @@ so each sign has to be one that people's own mail does not carry. The reason nam
 import re
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from briefbox.schemas import EmailKind
 
@@ -82,8 +83,12 @@ def canonical(address: str) -> str:
 
 def is_own(address: str, own_addresses: Iterable[str]) -> bool:
     """Whether an address is one of ours, in any case and with any tag."""
-    wanted = canonical(address)
-    return any(canonical(own) == wanted for own in own_addresses)
+    return canonical(address) in _canonical_all(frozenset(own_addresses))
+
+
+@lru_cache(maxsize=16)  # the same few addresses are asked about for each mail
+def _canonical_all(addresses: frozenset[str]) -> frozenset[str]:
+    return frozenset(map(canonical, addresses))
 
 
 def _our_product(headers: Mapping[str, str], signs: Signs) -> str:
@@ -194,7 +199,7 @@ def _list(headers: Mapping[str, str], signs: Signs) -> str:
     if not signs.own_addresses or not headers.get("list-id") or not _takes_posts(headers):
         return ""
     posts_to = [found.casefold() for found in _MAILTO.findall(headers.get("list-post", ""))]
-    ours = {canonical(own).rpartition("@")[2] for own in signs.own_addresses}
+    ours = {own.rpartition("@")[2] for own in _canonical_all(frozenset(signs.own_addresses))}
     for address in posts_to:
         domain = address.rpartition("@")[2]
         if any(domain == own or domain.endswith("." + own) or own.endswith("." + domain) for own in ours):

@@ -4,6 +4,7 @@ Tables by language and the questions asked of them, each of a bounded number of 
 """
 
 import re
+from itertools import product
 
 # A header of quoted history is short; longer lines are prose.
 LONGEST = 500
@@ -56,6 +57,17 @@ _FORWARDED_WORDS = (
     "начало переадресованного сообщения|転送メッセージ|転送されたメッセージ|转发的邮件|转发的消息|转发邮件|"
     "开始转发的邮件|轉寄的郵件|轉寄郵件|開始轉寄郵件|전달된 메시지(?: 시작)?"
 )
+# The first letters of such a line where no rule stands before it: each choice that the pattern leaves, and the letters
+# that IGNORECASE takes for others.
+_NUM_FIRST = 3
+_TAKEN_FOR = {"i": ("i", "ı", "İ".lower()), "s": ("s", "ſ")}
+_FORWARD_STARTS = frozenset(
+    "".join(letters)
+    for words in _FORWARDED_WORDS.split("|")
+    for letters in product(
+        *[many or _TAKEN_FOR.get(one, one) for many, one in re.findall(r"\[(.+?)\]|(.)", words)][:_NUM_FIRST]
+    )
+)
 _FORWARDED = re.compile(
     rf"^\s*(?:[-_*=]{{2,}}\s*)?(?:{_FORWARDED_WORDS})\s*[:：]?(?:\s*[-_*=]{{2,}})?\s*$", re.IGNORECASE
 )
@@ -83,17 +95,23 @@ def short(line: str) -> str:
     return line if len(line) <= LONGEST else ""
 
 
-def telling(lines: list[str]) -> list[bool]:
-    """Which lines may be more than prose: nothing below but is_forward() says yes to any of the others.
+def telling(lines: list[str]) -> list[int]:
+    """The places of the lines that may be more than prose, ascending: nothing below says yes to any other line.
 
-    All of it asks for a rule or a quote mark at the beginning, for a colon, or for a colon at the end of one of the
-    lines that follow.
+    All of it asks for a rule or a quote mark at the beginning, for the first letters of a forward's announcement, for a
+    colon, or for a colon at the end of one of the lines that follow.
     """
-    tells = [":" in line or "：" in line or line.lstrip()[:1] in _MARKS for line in lines]
-    for at in [at for at, tell in enumerate(tells) if tell and lines[at].rstrip().endswith((":", "："))]:
-        first = max(0, at - _INTRO_LINES + 1)
-        tells[first:at] = [True] * (at - first)
-    return tells
+    tells = {
+        at
+        for at, line in enumerate(lines)
+        if ":" in line
+        or "：" in line
+        or (bare := line.lstrip())[:1] in _MARKS
+        or bare[:_NUM_FIRST].lower() in _FORWARD_STARTS
+    }
+    for at in [at for at in tells if lines[at].rstrip().endswith((":", "："))]:
+        tells.update(range(max(0, at - _INTRO_LINES + 1), at))
+    return sorted(tells)
 
 
 def is_forward(line: str) -> bool:

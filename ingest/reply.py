@@ -5,7 +5,8 @@ When in doubt a line stays: history in a brief is untidy, a customer's lost sent
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ingest.quote_headers import QUOTED, RULE, intro_length, is_forward, is_history, next_text, short, telling
@@ -13,6 +14,7 @@ from ingest.signature import signature_start
 
 _SIGNATURE = re.compile(r"^-- ?$")
 _SENTENCE = re.compile(r"^[^|@•·]*[.?!。？！]$")
+_BLANK_LINES = re.compile(r"\n{3,}")
 # A passage that is cited from elsewhere is short; longer ones are history whose introduction was removed.
 _CITED_LINES = 8
 
@@ -35,57 +37,72 @@ def split_reply(text: str, *, forwarded: bool = False) -> ReplyParts:
 
     `forwarded` says that the subject calls it a forward: then the forwarded mail is the content.
     """
-    kept, signature, quoted = _sorted(text.split("\n"), forwarded=forwarded)
-    if not _ends_in_forward(kept):
-        start = signature_start(kept)
-        signature = kept[start:] + signature
-        kept = kept[:start]
-    reply = _tidy(kept)
-    return ReplyParts(reply, _tidy(signature), _tidy(quoted)) if reply else ReplyParts(text)
+    lines = text.split("\n")
+    tells = telling(lines)
+    parts = _sorted(lines, tells, forwarded=forwarded) if tells else _Sorted(lines)
+    if not tells or not _ends_in_forward(parts.kept):
+        start = signature_start(parts.kept)
+        parts.signature = parts.kept[start:] + parts.signature
+        del parts.kept[start:]
+    reply = _tidy(parts.kept)
+    return ReplyParts(reply, _tidy(parts.signature), _tidy(parts.quoted)) if reply else ReplyParts(text)
 
 
-def _sorted(lines: list[str], *, forwarded: bool) -> tuple[list[str], list[str], list[str]]:
-    """The lines that are kept, those of a marked signature, and those of history."""
-    kept: list[str] = []
-    signature: list[str] = []
-    quoted: list[str] = []
-    cites, tells = forwarded or _only_cites(lines), telling(lines)
+@dataclass(slots=True)
+class _Sorted:
+    """The lines that are kept, those of a signature, and those of history."""
+
+    kept: list[str] = field(default_factory=list)
+    signature: list[str] = field(default_factory=list)
+    quoted: list[str] = field(default_factory=list)
+
+
+def _sorted(lines: list[str], tells: list[int], *, forwarded: bool) -> _Sorted:
+    """The lines in parts, but for a signature without a mark. Prose between the lines that tell is kept as it is."""
+    parts = _Sorted()
+    kept = parts.kept
+    cites = forwarded or _only_cites(lines)
     at = 0
-    while at < len(lines):
-        line = lines[at]
-        if is_forward(line):
-            return kept + lines[at:], signature, quoted
-        if not tells[at]:
-            kept.append(line)
-            at += 1
-            continue
-        intro = intro_length(lines, at)
-        history = is_history(lines, at) or (intro > 0 and _unmarked(lines, at + intro))
-        if history and _is_announced(kept):
-            # "The headers are:" or "this is what I got:" makes it something that the sender shows.
-            length = max(intro, 1)
-            kept += lines[at : at + length]
-            at += length
-        elif history:
-            # History without quote marks: where it ends cannot be seen, so it ends the new part.
-            if forwarded or not _has_words(kept):
-                return kept + lines[at:], signature, quoted
-            return kept, signature, quoted + lines[at:]
-        elif intro:
-            quoted += ["", *lines[at : at + intro]]
-            at += intro
-        elif QUOTED.match(line) and not cites:
-            quoted.append(line)
-            kept.append("")
-            at += 1
-        elif _SIGNATURE.match(line) and _has_words(kept) and not _is_sentence(lines, at + 1):
-            end = _signature_end(lines, at)
-            signature += lines[at + 1 : end]
-            at = end
-        else:
-            kept.append(line)
-            at += 1
-    return kept, signature, quoted
+    for told in tells:
+        if told < at:
+            continue  # it was taken with a line above it
+        kept += lines[at:told]
+        at = _take(lines, told, parts, cites=cites, forwarded=forwarded)
+    kept += lines[at:]
+    return parts
+
+
+def _take(lines: list[str], at: int, parts: _Sorted, *, cites: bool, forwarded: bool) -> int:
+    """Sort the line at `at`, with those that belong to it. Returns where the next one is."""
+    line, kept = lines[at], parts.kept
+    if is_forward(line):
+        kept += lines[at:]
+        return len(lines)
+    intro = intro_length(lines, at)
+    history = is_history(lines, at) or (intro > 0 and _unmarked(lines, at + intro))
+    if history and _is_announced(kept):
+        # "The headers are:" or "this is what I got:" makes it something that the sender shows.
+        length = max(intro, 1)
+        kept += lines[at : at + length]
+        return at + length
+    if history:
+        # History without quote marks: where it ends cannot be seen, so it ends the new part.
+        is_content = forwarded or not _has_words(kept)
+        (kept if is_content else parts.quoted).extend(lines[at:])
+        return len(lines)
+    if intro:
+        parts.quoted += ["", *lines[at : at + intro]]
+        return at + intro
+    if QUOTED.match(line) and not cites:
+        parts.quoted.append(line)
+        kept.append("")
+        return at + 1
+    if _SIGNATURE.match(line) and _has_words(kept) and not _is_sentence(lines, at + 1):
+        end = _signature_end(lines, at)
+        parts.signature += lines[at + 1 : end]
+        return end
+    kept.append(line)
+    return at + 1
 
 
 def _unmarked(lines: list[str], at: int) -> bool:
@@ -105,9 +122,7 @@ def _has_words(lines: Iterable[str]) -> bool:
 
 def _ends_in_forward(kept: list[str]) -> bool:
     """Whether a forwarded mail is the end: its signature tells who wrote it."""
-    return any(is_forward(line) for line in kept) or any(
-        is_history(kept, at) for at, tells in enumerate(telling(kept)) if tells
-    )
+    return any(is_forward(kept[at]) or is_history(kept, at) for at in telling(kept))
 
 
 def _only_cites(lines: list[str]) -> bool:
@@ -143,17 +158,8 @@ def _signature_end(lines: list[str], at: int) -> int:
 
 
 def _tidy(kept: list[str]) -> str:
-    lines = list(_single_blanks(kept))
+    lines = [line.rstrip() for line in kept]
     while lines and (not lines[-1] or RULE.match(short(lines[-1]))):
         lines.pop()
-    return "\n".join(lines).strip("\n")
-
-
-def _single_blanks(lines: list[str]) -> Iterator[str]:
-    blank = True
-    for line in lines:
-        if line.strip():
-            yield line.rstrip()
-        elif not blank:
-            yield ""
-        blank = not line.strip()
+    text = "\n".join(lines)
+    return (_BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip("\n")

@@ -12,6 +12,7 @@ from ingest.quote_headers import RULE, short
 _TAIL = 40
 _BLOCK = 14
 _LONGEST_LINE = 90
+_LONGEST_CLOSING = 64
 _LONGEST_FOOTER = 120
 _SPOKEN = 4_000
 
@@ -125,7 +126,7 @@ def _contact_start(lines: list[str], end: int) -> int:
         if RULE.match(short(line)):
             above = next((text.strip() for text in reversed(lines[max(at - 3, 0) : at]) if text.strip()), "")
             return at if _is_contact(lines[at + 1 : end]) and not above.endswith((":", "：")) else end
-        if len(line) <= _LONGEST_LINE and _CLOSING.match(line):
+        if len(line) <= _LONGEST_CLOSING and _CLOSING.match(line):
             # The formula and the name below it are the sender's; what follows the name is not.
             name = next((n for n in range(at + 1, end) if lines[n].strip()), end)
             follows = name + 1 if name < end and not _CONTACT.search(lines[name][:_LONGEST_LINE]) else name

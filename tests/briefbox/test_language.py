@@ -39,6 +39,17 @@ def test_a_huge_text_is_not_read_whole() -> None:
     assert detect("Where is my parcel? " * 50_000) == "en"
 
 
+def test_where_the_beginning_leaves_it_open_the_rest_decides() -> None:
+    models = (
+        "HP LaserJet 4050, Brother MFC-L2710DW, Canon PIXMA TS5350, Epson EcoTank ET-2850, Lexmark B2236dw. "
+    )
+    assert detect(models + "Welcher von diesen Druckern wird noch repariert, und was kostet es?") == "de"
+    assert (
+        detect(models + "Laquelle de ces imprimantes réparez-vous encore, et combien cela coûte-t-il ?")
+        == "fr"
+    )
+
+
 def test_every_code_has_a_name_and_others_have_none() -> None:
     assert english_name("de") == "German"
     assert english_name("xx") == ""
