@@ -6,9 +6,9 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Priority(StrEnum):
@@ -96,7 +96,9 @@ class ParsedEmail(Frozen):
     kind: EmailKind = EmailKind.CUSTOMER
     kind_reason: str = ""
     text: str = ""  # all visible text
-    reply: str = ""  # the new part: without quoted history and signature
+    reply: str = (
+        ""  # the new part: without quoted history and signature; where nothing is left out, all of `text`
+    )
     signature: str = ""
     quoted: str = ""  # the history and forwarded mail that `reply` leaves out
     language: str = ""  # ISO 639-1 of the new part; "" where it is too short to tell
@@ -105,6 +107,16 @@ class ParsedEmail(Frozen):
     other_ids: tuple[str, ...] = ()  # Message-IDs that it had before a server on the way gave it another
     bounced_id: str = ""  # of a bounce: the Message-ID of the mail that could not be delivered
     warnings: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _with_reply(self) -> Self:
+        if not self.reply:
+            object.__setattr__(self, "reply", self.text)
+        return self
+
+    def to_store(self) -> str:
+        """As JSON, without a `reply` that only repeats `text`: most mail is new as a whole, and kept for years."""
+        return self.model_dump_json(exclude={"reply"} if self.reply == self.text else None)
 
 
 class LeftOnServer(Frozen):

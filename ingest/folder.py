@@ -112,6 +112,8 @@ class Folder:
         # What the folder was compared by, and how much of it concerns us, until all that was found is in the ledger.
         self._compared: tuple[FolderStatus, int | None] | None = None
         self._news: deque[int] = deque()
+        # The last batch of a step that goes on: it is parsed while others have their turn, and committed by the next step.
+        self._pending: _Fetched | None = None
         # What is still to be read of the mail that was there before us; None: not listed yet.
         self._older: deque[int] | None = None
 
@@ -135,6 +137,7 @@ class Folder:
     def step(self, mailbox: Mailbox, *, in_full: bool) -> Reconciled:
         """Read new mail, one window of UIDs at most. Raises MailboxError, DatabaseError, LeaseLostError."""
         if self._cursor is None or in_full:
+            self._commit_pending()
             self._open(mailbox)
         cursor = self._cursor
         assert cursor is not None
@@ -181,8 +184,12 @@ class Folder:
                 num_waiting = self._recognise(mailbox, cursor, window)
             else:
                 num_waiting = self._take(mailbox, cursor, window, backfill=backfill)
+                # Where the next step is due at once, it finds the last batch parsed.
+                if not uids or (backfill and self.settings.backfill_per_second):
+                    num_waiting += self._commit_pending()
         except BaseException:
-            self._cursor, self._older, self._compared = None, None, None  # what is missing is listed afresh
+            # What is missing is listed afresh.
+            self._cursor, self._older, self._compared, self._pending = None, None, None, None
             uids.clear()
             raise
         return Reconciled(self.name, len(window), num_waiting, is_complete=not uids)
@@ -311,7 +318,7 @@ class Folder:
             left = recognise.commit(
                 session, self.lease, cursor, prints, seconds=self.settings.mailbox_lease_seconds
             )
-        num_waiting = self._take(mailbox, cursor, left, backfill=True)
+        num_waiting = self._take(mailbox, cursor, left, backfill=True) + self._commit_pending()
         self._move(cursor, window[-1])
         return num_waiting
 
@@ -354,24 +361,34 @@ class Folder:
     def _take(
         self, mailbox: Mailbox, cursor: FolderCursor, uids: Sequence[int], *, backfill: bool = False
     ) -> int:
-        """Fetch, parse and commit these in batches, in their order: one is parsed while the next one is fetched."""
+        """Fetch, parse and commit these in batches, in their order: one is parsed while the next one is fetched.
+
+        The last one is left to _commit_pending().
+        """
         num_waiting = 0
-        before: _Fetched | None = None
         try:
             for batch in self._batches(mailbox, uids):
-                fetched = self._fetch(mailbox, batch)
-                done, before = before, fetched
-                if done is not None:
-                    num_waiting += self._commit(cursor, done, backfill=backfill)
+                fetched = self._fetch(mailbox, cursor, batch, backfill=backfill)
+                num_waiting += self._commit_pending()
+                self._pending = fetched
         except MailboxError:
-            if before is not None:
-                self._commit(cursor, before, backfill=backfill)  # it came before the trouble
+            self._commit_pending()  # it came before the trouble
             raise
-        if before is not None:
-            num_waiting += self._commit(cursor, before, backfill=backfill)
         return num_waiting
 
-    def _fetch(self, mailbox: Mailbox, batch: Sequence[tuple[int, int | None]]) -> "_Fetched":
+    def _commit_pending(self) -> int:
+        """Commit what is being parsed, if anything is. Returns how many emails of it wait for a brief."""
+        fetched, self._pending = self._pending, None
+        return 0 if fetched is None else self._commit(fetched)
+
+    def _fetch(
+        self,
+        mailbox: Mailbox,
+        cursor: FolderCursor,
+        batch: Sequence[tuple[int, int | None]],
+        *,
+        backfill: bool,
+    ) -> "_Fetched":
         """Get them from the server and give them to the parser."""
         withheld = {
             uid: FetchedEmail(uid, None, size, problem=why)
@@ -391,9 +408,10 @@ class Folder:
         parsing = self.parser.submit(
             [email.raw or b"" for email in came], self._own_addresses(), [email.left for email in came]
         )
-        return _Fetched([*given, *withheld.values()], parsing, up_to=batch[-1][0])
+        return _Fetched([*given, *withheld.values()], parsing, cursor, batch[-1][0], backfill=backfill)
 
-    def _commit(self, cursor: FolderCursor, fetched: "_Fetched", *, backfill: bool) -> int:
+    def _commit(self, fetched: "_Fetched") -> int:
+        cursor, backfill = fetched.cursor, fetched.backfill
         arrivals = fetched.arrivals()
         with self.database.write() as session:
             waiting = ledger.commit_batch(
@@ -447,11 +465,13 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    """A batch that is being parsed; the cursor moves to `up_to` with it."""
+    """A batch that is being parsed; the cursor, or its end for older mail (`backfill`), moves to `up_to` with it."""
 
     emails: list[FetchedEmail]
     parsing: Future[list[Outcome]]
+    cursor: FolderCursor
     up_to: int
+    backfill: bool
 
     def arrivals(self) -> list[Arrival]:
         """Wait for the parser. Raises BriefboxError if it cannot be started."""

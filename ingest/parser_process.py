@@ -8,6 +8,7 @@ Over the pipe go lengths and bytes, and what comes back is JSON that is checked 
 """
 
 import atexit
+import fcntl
 import json
 import os
 import resource
@@ -44,6 +45,7 @@ _ANSWER = Struct(
     "<?I"
 )  # whether it was parsed, and the length of the JSON, or of the sentence that says why not
 _READY = b"ready\n"
+_PIPE_BYTES = 1 << 20
 _FLUSH_BYTES, _FLUSH_SECONDS = 100_000, 0.02
 
 
@@ -162,6 +164,7 @@ class _Child:
         self._stdin, self._stdout = self._process.stdin.fileno(), self._process.stdout.fileno()
         for pipe in (self._stdin, self._stdout):
             os.set_blocking(pipe, False)
+            _widen(pipe)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._stdout, selectors.EVENT_READ)
         deadline = time.monotonic() + START_SECONDS
@@ -255,6 +258,12 @@ class _Child:
         return f"it ended the process that parses mail ({name})"
 
 
+def _widen(pipe: int) -> None:
+    """Let a pipe hold as much as the system allows: each time that it is full or empty one side waits for the other."""
+    with suppress(AttributeError, OSError):  # Linux only, and up to a limit for all pipes of a user
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
 # --- in the child
 
 
@@ -300,7 +309,7 @@ def _answer(
 
 def _read_mail(raw: bytes, left: LeftOnServer | None, own: frozenset[str]) -> bytes:
     try:
-        said = parse.parse_email(raw, left, own_addresses=own).model_dump_json().encode()
+        said = parse.parse_email(raw, left, own_addresses=own).to_store().encode()
     except ParseError as error:
         problem = str(error)
     except (Exception, MemoryError) as error:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from ingest.quote_headers import QUOTED, RULE, intro_length, is_forward, is_history, next_text, short, telling
 from ingest.signature import signature_start
+from ingest.text import tidy
 
 _SIGNATURE = re.compile(r"^-- ?$")
 _SENTENCE = re.compile(r"^[^|@•·]*[.?!。？！]$")
-_BLANK_LINES = re.compile(r"\n{3,}")
 # A passage that is cited from elsewhere is short; longer ones are history whose introduction was removed.
 _CITED_LINES = 8
 
@@ -158,8 +158,7 @@ def _signature_end(lines: list[str], at: int) -> int:
 
 
 def _tidy(kept: list[str]) -> str:
-    lines = [line.rstrip() for line in kept]
-    while lines and (not lines[-1] or RULE.match(short(lines[-1]))):
-        lines.pop()
-    text = "\n".join(lines)
-    return (_BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip("\n")
+    lines = kept
+    while lines and (not lines[-1].strip() or RULE.match(short(lines[-1].rstrip()))):
+        lines = lines[:-1]
+    return tidy("\n".join(lines))

@@ -29,18 +29,19 @@ def without_invisible(text: str) -> str:
 
 def clean_text(text: str, warn: Callable[[str], None]) -> str:
     """Text as it is stored: no control or invisible characters, no blanks at line ends, bounded."""
-    text = _lines_stripped(without_invisible(text))
-    if "\n\n\n" in text:
-        text = _BLANK_LINES.sub("\n\n", text)
-    text = text.strip("\n")
+    text = tidy(without_invisible(text))
     if len(text) > MAX_TEXT:
         text = text[:MAX_TEXT]
         warn("text cut")
     return text.strip() and text
 
 
-def _lines_stripped(text: str) -> str:
-    return "\n".join([line.rstrip() for line in text.split("\n")])
+def tidy(text: str) -> str:
+    """Text without blanks at line ends, and with one empty line where there are several, and none around it."""
+    text = "\n".join([line.rstrip() for line in text.split("\n")])
+    if "\n\n\n" in text:
+        text = _BLANK_LINES.sub("\n\n", text)
+    return text.strip("\n")
 
 
 def has_tags(text: str) -> bool:

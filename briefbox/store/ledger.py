@@ -351,7 +351,7 @@ def _store_emails(
             "message_id": parsed.message_id,
             "language": parsed.language,
             "backfill": how.backfill,
-            "parsed": JSONText(arrival.json) if arrival.json else parsed,
+            "parsed": JSONText(arrival.json or parsed.to_store()),
             "not_before": moment,
             **{name: getattr(email, name) for name in _STORED},
         }

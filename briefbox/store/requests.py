@@ -154,7 +154,8 @@ def _threads(session: Session, email_ids: Sequence[int]) -> dict[int, _Thread]:
     a hundred.
     """
     newest, other = aliased(Email), aliased(Email)
-    reply = other.parsed["reply"].as_string()
+    # One that only repeats the text is not stored (ParsedEmail.to_store).
+    reply = func.coalesce(other.parsed["reply"].as_string(), other.parsed["text"].as_string())
     one = col(newest.id)
     backwards = (col(other.received_at).desc(), col(other.id).desc())
     before = or_(

@@ -1,14 +1,17 @@
 """Many rows of one table at once, without an object for each and without a statement that names each value."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from functools import cache
+from itertools import repeat
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Dialect, Table, text
+from sqlalchemy import Column, Connection, Dialect, Table, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session, SQLModel, func, select
+
+from briefbox.tables import UTCDateTime
 
 # Fewer rows go in an INSERT, which PostgreSQL is asked once; a COPY takes two questions.
 MIN_COPIED = 8
@@ -29,29 +32,30 @@ def insert(session: Session, model: type[SQLModel], rows: Sequence[Mapping[str, 
     if not rows:
         return []
     table, blank = table_of(model), _blank(model)
-    values = [{**blank, **row} for row in rows]
     session.flush()
     connection = session.connection()
     if connection.dialect.name != "postgresql":
         # SQLite would return ids of many rows in no order, but nobody else writes while we do.
         first = (connection.execute(select(func.max(table.c.id))).scalar() or 0) + 1
-        ids = list(range(first, first + len(values)))
-        names, tuples = _tuples(connection.dialect, table, ids, values)
+        ids = list(range(first, first + len(rows)))
+        names, tuples = _tuples(connection.dialect, table, ids, blank, rows)
         marks = ", ".join("?" * len(names))
         statement = f"INSERT INTO {table.name} ({_quoted(names)}) VALUES ({marks})"  # noqa: S608 - our own names
         connection.exec_driver_sql(statement, tuples)
         return ids
-    if len(values) < MIN_COPIED:
+    if len(rows) < MIN_COPIED:
         returning = table.insert().returning(table.c.id, sort_by_parameter_order=True)
-        return list(connection.execute(returning, values).scalars())
-    return _copy(connection, table, values)
-
-
-def _copy(connection: Connection, table: Table, values: Sequence[Mapping[str, Any]]) -> list[int]:
-    """COPY, with ids that are taken from the sequence first: an INSERT of many rows costs several times as much."""
+        return list(connection.execute(returning, [{**blank, **row} for row in rows]).scalars())
     reserve = text("SELECT nextval(pg_get_serial_sequence(:table, 'id')) FROM generate_series(1, :number)")
-    ids = list(connection.execute(reserve, {"table": table.name, "number": len(values)}).scalars())
-    names, tuples = _tuples(connection.dialect, table, ids, values)
+    ids = list(connection.execute(reserve, {"table": table.name, "number": len(rows)}).scalars())
+    _copy(connection, table, *_tuples(connection.dialect, table, ids, blank, rows))
+    return ids
+
+
+def _copy(
+    connection: Connection, table: Table, names: Sequence[str], tuples: Iterable[tuple[Any, ...]]
+) -> None:
+    """COPY: an INSERT of many rows costs several times as much."""
     statement = f"COPY {table.name} ({_quoted(names)}) FROM STDIN"
     driver: Any = connection.connection.driver_connection
     try:
@@ -63,7 +67,6 @@ def _copy(connection: Connection, table: Table, values: Sequence[Mapping[str, An
         raise DBAPIError.instance(
             statement, None, error, psycopg.Error, dialect=connection.dialect
         ) from error
-    return ids
 
 
 def _quoted(names: Sequence[str]) -> str:
@@ -72,24 +75,29 @@ def _quoted(names: Sequence[str]) -> str:
 
 
 def _tuples(
-    dialect: Dialect, table: Table, ids: Sequence[int], values: Sequence[Mapping[str, Any]]
+    dialect: Dialect,
+    table: Table,
+    ids: Sequence[int],
+    blank: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
 ) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Column names, and the rows as the driver takes them."""
-    names = list(values[0])
-    columns = [
-        _column(
-            [row[name] for row in values], table.c[name].type.dialect_impl(dialect).bind_processor(dialect)
-        )
-        for name in names
-    ]
-    return ["id", *names], list(zip(ids, *columns, strict=True))
+    """Column names, and the rows as the driver takes them. A default is made ready once for all rows."""
+    given = list(rows[0])
+    columns = [_column([row[name] for row in rows], table.c[name], dialect) for name in given]
+    defaults = [name for name in blank if name not in rows[0]]
+    repeated = [repeat(*_column([blank[name]], table.c[name], dialect)) for name in defaults]
+    return ["id", *given, *defaults], list(zip(ids, *columns, *repeated, strict=False))
 
 
-def _column(values: list[Any], process: Callable[[Any], Any] | None) -> list[Any]:
-    if process is not None:
-        return [process(value) for value in values]
-    # A driver would take an enumeration for a type of its own.
-    return [value.value if isinstance(value, Enum) else value for value in values]
+def _column(values: list[Any], column: Column[Any], dialect: Dialect) -> list[Any]:
+    process = column.type.dialect_impl(dialect).bind_processor(dialect)
+    if process is None:
+        # A driver would take an enumeration for a type of its own.
+        return [value.value if isinstance(value, Enum) else value for value in values]
+    if isinstance(column.type, UTCDateTime):  # a batch has few moments, and many rows of each
+        ready = {value: process(value) for value in set(values)}
+        return [ready[value] for value in values]
+    return [process(value) for value in values]
 
 
 @cache

@@ -57,6 +57,8 @@ def id_key(message_id: str) -> str:
 
     "" for an id that says nothing.
     """
+    if not message_id:
+        return ""
     bare = "".join(message_id.split()).strip("<>").lower()
     local, at, _host = bare.rpartition("@")
     local = local if at else bare
@@ -65,12 +67,10 @@ def id_key(message_id: str) -> str:
 
 def _is_unguessable(local: str) -> bool:
     """Digits alone are a clock or a counter, words alone a template: neither belongs to one mail only."""
-    letters = sum(ch.isalpha() for ch in local)
-    digits = sum(ch.isdigit() for ch in local)
     return (
         len(local) >= MIN_LOCAL
-        and letters >= _MIN_LETTERS
-        and digits >= _MIN_DIGITS
+        and sum(map(str.isalpha, local)) >= _MIN_LETTERS
+        and sum(map(str.isdigit, local)) >= _MIN_DIGITS
         and len(set(local)) >= _MIN_DISTINCT
     )
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Protocol
 
 from sqlmodel import Session, col, func, select
@@ -70,7 +71,7 @@ class PlacedEmail(Protocol):
     created_at: datetime
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Mail:
     """A new mail, folded for comparing."""
 
@@ -108,7 +109,7 @@ class Mail:
         """When the server received it."""
         return self.email.received_at
 
-    @property
+    @cached_property
     def looks_like_an_answer(self) -> bool:
         """By its subject, or because it names or quotes something that we do not know."""
         if is_reply(self.parsed.subject):
@@ -120,7 +121,7 @@ class Mail:
         text = self.parsed.text[:20_000]
         return ">" in text and bool(_QUOTE.search(text))
 
-    @property
+    @cached_property
     def may_go_by_subject(self) -> bool:
         """Rule 4, as far as the mail alone can tell."""
         if not (self.opens or self.email.kind == EmailKind.OWN) or not says_enough(self.subject):

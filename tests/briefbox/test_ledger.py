@@ -6,7 +6,7 @@ from sqlmodel import func, select
 
 from briefbox.db import Database
 from briefbox.errors import LeaseLostError
-from briefbox.schemas import FetchedEmail
+from briefbox.schemas import FetchedEmail, ParsedEmail
 from briefbox.store import accounting, dead_letters, ledger, mailboxes
 from briefbox.store.ledger import Arrival
 from briefbox.tables import Conversation, DeadLetter, Email, FolderCursor, LedgerEntry, Mailbox
@@ -171,3 +171,18 @@ def test_the_audit_is_clean_and_notices_what_is_put_wrong(
     with database.read() as session:
         broken = {f.name.partition(":")[0] for f in accounting.audit(session) if f.broken}
     assert broken == {"unaccounted", "stuck"}
+
+
+def test_a_text_that_is_new_as_a_whole_is_stored_once(database: Database, mailbox: Mailbox) -> None:
+    whole = make_email(1)
+    answer = "Any news?\n\nOn Mon, 23 Nov 2026 at 09:00, Ana <a@example.org> wrote:\n> The question\n"
+    quoting = make_email(2, body=answer)
+    with database.write() as session:
+        commit(session, mailbox, [arrival(1, whole), arrival(2, quoting)])
+    with database.read() as session:
+        first, second = (email.parsed for email in session.exec(select(Email).order_by(Email.id)))
+    assert "reply" not in first
+    assert ParsedEmail.model_validate(first) == parse_email(whole)
+    assert ParsedEmail.model_validate(first).reply == first["text"] != ""
+    assert second["reply"] == "Any news?"
+    assert ParsedEmail.model_validate(second) == parse_email(quoting)

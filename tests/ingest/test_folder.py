@@ -60,6 +60,35 @@ def test_everything_on_the_server_gets_its_row_and_its_hint(
     assert server.fingerprint() == before, "the mailbox was changed"
 
 
+def test_a_step_that_goes_on_leaves_its_last_batch_to_the_next_step(
+    database: Database, make_folder: MakeFolder, server: FakeMailbox, hints: list[int]
+) -> None:
+    settings = {"fetch_batch": 1, "backfill_per_second": 0.0}
+    folder = make_folder(**settings)
+    folder.step(server, in_full=True)
+    assert not folder.step_back(server).is_complete
+    assert sorted(ledger(database)) == [1, 2, 3], "the fourth is still being parsed"
+    server.append(make_email(8))
+    assert folder.step(server, in_full=True).is_complete
+    assert sorted(ledger(database)) == [1, 2, 3, 4, 8]
+    while folder.has_older:
+        folder.step_back(server)
+    assert sorted(ledger(database)) == list(range(1, 9))
+    assert len(set(hints)) == len(hints) == 8
+
+
+def test_what_was_being_parsed_when_the_folder_was_left_is_fetched_again(
+    database: Database, make_folder: MakeFolder, server: FakeMailbox, hints: list[int]
+) -> None:
+    left = make_folder(fetch_batch=1, backfill_per_second=0.0)
+    left.step(server, in_full=True)
+    left.step_back(server)
+    again = Folder(database, left.settings, left.lease, "INBOX", hints.extend)
+    again.reconcile(server, in_full=True)
+    assert sorted(ledger(database)) == list(range(1, 8))
+    assert len(set(hints)) == len(hints) == 7
+
+
 def test_nothing_new_fetches_nothing(make_folder: MakeFolder, server: FakeMailbox, hints: list[int]) -> None:
     folder = make_folder()
     folder.reconcile(server, in_full=True)
