@@ -166,12 +166,12 @@ def _script(config: Config) -> ScriptDirectory:
 def _make_engine(address: str) -> Engine:
     if not address.startswith("sqlite"):
         return create_engine(
-            address, pool_pre_ping=True, pool_size=5, max_overflow=10, json_serializer=_to_json
+            address, pool_pre_ping=True, pool_size=5, max_overflow=10, json_serializer=to_json
         )
     engine = create_engine(
         address,
         connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
-        json_serializer=_to_json,
+        json_serializer=to_json,
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -184,7 +184,7 @@ class JSONText(str):
     __slots__ = ()
 
 
-def _to_json(value: Any) -> str:
+def to_json(value: Any) -> str:
     """For JSON columns. Our own values (schemas.Frozen) write themselves, several times faster than as dicts."""
     if isinstance(value, JSONText):
         return value

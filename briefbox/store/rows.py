@@ -7,10 +7,11 @@ from itertools import repeat
 from typing import Any
 
 import psycopg
-from sqlalchemy import Column, Connection, Dialect, Table, text
+from sqlalchemy import JSON, Column, Connection, Dialect, Table, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session, SQLModel, func, select
 
+from briefbox.db import to_json
 from briefbox.tables import UTCDateTime
 
 # Fewer rows go in an INSERT, which PostgreSQL is asked once; a COPY takes two questions.
@@ -90,6 +91,8 @@ def _tuples(
 
 
 def _column(values: list[Any], column: Column[Any], dialect: Dialect) -> list[Any]:
+    if isinstance(column.type, JSON):
+        return [to_json(value) for value in values]  # a COPY is text, where a driver's own wrapper is only dear
     process = column.type.dialect_impl(dialect).bind_processor(dialect)
     if process is None:
         # A driver would take an enumeration for a type of its own.

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import bindparam
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import bindparam, text
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm.util import identity_key
 from sqlmodel import Session, col, func, select
 
@@ -265,17 +265,31 @@ def store_ids(session: Session, mailbox_id: int, ids: dict[tuple[str, int], bool
     """Remember what a conversation is told by: `held` for each (key, conversation). What is held stays so."""
     if not ids:
         return
+    connection = session.connection()
+    # In one order for everybody, so that two who write at once do not wait for each other.
+    keys, wanted, held = zip(*((key, id_, held) for (key, id_), held in sorted(ids.items())), strict=True)
+    if connection.dialect.name == "postgresql":
+        # Row by row, most of the time would go into the driver.
+        arrays = {"mailbox": mailbox_id, "keys": list(keys), "ids": list(wanted), "held": list(held)}
+        connection.execute(_STORE_MANY, arrays)
+        return
     table = rows.table_of(ThreadId)
-    is_postgres = session.get_bind().dialect.name == "postgresql"
-    statement: Any = (postgresql.insert if is_postgres else sqlite.insert)(table)
+    statement = sqlite.insert(table)
     statement = statement.on_conflict_do_update(
         index_elements=[table.c.mailbox_id, table.c.message_id, table.c.conversation_id],
         set_={"held": table.c.held | statement.excluded.held},
     )
-    session.connection().execute(
+    connection.execute(
         statement,
         [
-            {"mailbox_id": mailbox_id, "message_id": key, "conversation_id": id_, "held": held}
-            for (key, id_), held in sorted(ids.items())
+            {"mailbox_id": mailbox_id, "message_id": key, "conversation_id": id_, "held": is_held}
+            for key, id_, is_held in zip(keys, wanted, held, strict=True)
         ],
     )
+
+
+_STORE_MANY = text("""
+    INSERT INTO thread_ids (mailbox_id, message_id, conversation_id, held)
+    SELECT :mailbox, one.* FROM unnest(CAST(:keys AS text[]), CAST(:ids AS integer[]), CAST(:held AS boolean[])) AS one
+    ON CONFLICT (mailbox_id, message_id, conversation_id) DO UPDATE SET held = thread_ids.held OR excluded.held
+""")
