@@ -227,7 +227,9 @@ class FolderCursor(SQLModel, table=True):
     server_exists: int | None = None  # of the total, those above first_uid
     missing_since: datetime | None = _when(nullable=True)  # the server has no such folder
     created_at: datetime = _when()
+    # When it was last compared with the server, by whatever tells that nothing is new; and when all its UIDs were.
     reconciled_at: datetime | None = _when(nullable=True)
+    listed_at: datetime | None = _when(nullable=True)
 
 
 class MailboxEvent(SQLModel, table=True):

@@ -112,6 +112,7 @@ class Folder:
         # What the folder was compared by, and how much of it concerns us, until all that was found is in the ledger.
         self._compared: tuple[FolderStatus, int | None] | None = None
         self._news: deque[int] = deque()
+        self._is_unchanged = False  # as looked at since take_unchanged() asked last
         # The last batch of a step that goes on: it is parsed while others have their turn, and committed by the next step.
         self._pending: _Fetched | None = None
         # What is still to be read of the mail that was there before us; None: not listed yet.
@@ -134,11 +135,18 @@ class Folder:
             num_new, num_waiting = num_new + older.num_new, num_waiting + older.num_waiting
         return Reconciled(self.name, num_new, num_waiting)
 
-    def step(self, mailbox: Mailbox, *, in_full: bool) -> Reconciled:
-        """Read new mail, one window of UIDs at most. Raises MailboxError, DatabaseError, LeaseLostError."""
+    def step(self, mailbox: Mailbox, *, in_full: bool, list_all: bool = False) -> Reconciled:
+        """Read new mail, one window of UIDs at most. Raises MailboxError, DatabaseError, LeaseLostError.
+
+        `in_full` compares the folder with the ledger, by what the server says of it where that tells enough; with
+        `list_all` by every UID in any case.
+        """
         if self._cursor is None or in_full:
             self._commit_pending()
-            self._open(mailbox)
+            status = mailbox.open_folder(self.name)
+            if not list_all and self._looks_unchanged(status):
+                return Reconciled(self.name, 0, 0)
+            self._compare(mailbox, status, list_all=list_all)
         cursor = self._cursor
         assert cursor is not None
         if self._compared and not self._news and _is_read_to_its_end(cursor, self._compared[0]):
@@ -151,6 +159,11 @@ class Folder:
             # Not before what was found is in the ledger: a comparison that is noted is not made again.
             self._note(cursor, *self._compared)
         return done
+
+    def take_unchanged(self) -> int | None:
+        """The cursor's id, once, when the folder was looked at and is as it was; for folders.note_unchanged()."""
+        was_unchanged, self._is_unchanged = self._is_unchanged, False
+        return self._cursor.id if was_unchanged and self._cursor is not None else None
 
     @property
     def has_older(self) -> bool:
@@ -196,14 +209,28 @@ class Folder:
 
     # --- the same folder as before?
 
-    def _open(self, mailbox: Mailbox) -> None:
-        """EXAMINE, find or begin the cursor, and list what the ledger lacks."""
-        status = mailbox.open_folder(self.name)
+    def _looks_unchanged(self, status: FolderStatus) -> bool:
+        """Whether a folder that this connection has compared before is as it was then.
+
+        Hundreds of folders are looked at every few minutes, and nearly always this is all: it asks the database nothing.
+        """
+        cursor = self._cursor
+        if cursor is None or self._news or self._compared:
+            return False
+        is_same = cursor.uidvalidity == status.uidvalidity and cursor.missing_since is None
+        if not is_same or not _is_unchanged(cursor, status) or not _is_read_to_its_end(cursor, status):
+            return False
+        cursor.highest_modseq, self._own, self._is_unchanged = status.highest_modseq, None, True
+        return True
+
+    def _compare(self, mailbox: Mailbox, status: FolderStatus, *, list_all: bool) -> None:
+        """Find or begin the cursor, and list what the ledger lacks."""
         is_first_look, cursor = self._cursor is None, self._find(mailbox, status)
         if cursor.id != (self._cursor.id if self._cursor else None):
             self._news, self._older = deque(), None
         self._cursor, self._compared, self._own = cursor, (status, None), None
-        listed = None if _is_unchanged(cursor, status) else mailbox.uids_above(cursor.first_uid)
+        is_listed = list_all or not _is_unchanged(cursor, status)
+        listed = mailbox.uids_above(cursor.first_uid) if is_listed else None
         with self.database.read() as session:
             if listed is None:
                 known = {entry.uid for entry in folders.newest_entries(session, cursor, limit=NUM_COMPARED)}
@@ -336,7 +363,9 @@ class Folder:
             folders.note_reconciled(session, cursor, status, server_exists=server_exists)
         cursor.total, cursor.uidnext = status.exists, status.uidnext
         cursor.highest_modseq = status.highest_modseq
-        cursor.reconciled_at = datetime.now(UTC)
+        cursor.missing_since = None
+        if server_exists is not None:
+            cursor.listed_at = datetime.now(UTC)
 
     def _batches(self, mailbox: Mailbox, uids: Sequence[int]) -> Iterator[list[tuple[int, int | None]]]:
         """(uid, size) in ascending order, bounded by number and by the sizes that the server states."""
@@ -498,16 +527,16 @@ def _starting_point(mailbox: Mailbox, status: FolderStatus, start_at: str) -> tu
 
 
 def _is_unchanged(cursor: FolderCursor, status: FolderStatus) -> bool:
-    """Whether the folder can't have new mail since it was last compared: then there is nothing to list.
+    """Whether the folder can't have new mail since it was last listed: then there is nothing to list.
 
     A message that is added gets a UID of at least UIDNEXT (RFC 3501, 2.3.1.1). Servers that break this rule are
     found out by the number of messages and, where HIGHESTMODSEQ (RFC 7162) does not vouch for it, once a day.
     """
-    if cursor.reconciled_at is None or cursor.total != status.exists:
+    if cursor.listed_at is None or cursor.total != status.exists:
         return False
     if status.highest_modseq and status.highest_modseq == cursor.highest_modseq:
         return True  # not even a flag has changed
-    is_due = datetime.now(UTC) - cursor.reconciled_at > LIST_AT_LEAST_EVERY
+    is_due = datetime.now(UTC) - cursor.listed_at > LIST_AT_LEAST_EVERY
     return status.uidnext is not None and status.uidnext == cursor.uidnext and not is_due
 
 

@@ -26,7 +26,7 @@ from sqlmodel import Session
 from briefbox.db import Database
 from briefbox.errors import BriefboxError
 from briefbox.settings import Settings
-from briefbox.store import alerts, leases, mailboxes, processes
+from briefbox.store import alerts, folders, leases, mailboxes, processes
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.store.processes import ProcessName
 from briefbox.tables import Mailbox as MailboxRow
@@ -136,6 +136,9 @@ class Poller:
         return len(alive | {self.process.name})
 
     def _note_successes(self, session: Session) -> None:
+        unchanged = [cursor for watch in self._all() if (cursor := watch.take_unchanged()) is not None]
+        if unchanged:
+            folders.note_unchanged(session, unchanged)
         well = []
         for mailbox_id in self._watches:
             watches = self._of(mailbox_id)

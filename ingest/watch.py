@@ -59,7 +59,7 @@ class FolderWatch:
         self.failures = 0
         self.error = ""
         self.has_succeeded = False  # since the poller asked last
-        self.wants_comparison = False
+        self.wants_comparison = False  # somebody asked for one: of every UID
         self.mailbox: Mailbox | None = None
         self._reader: Folder | None = None
         self._suspects = Suspects()
@@ -100,7 +100,7 @@ class FolderWatch:
         assert self._reader is not None
         moment = time.monotonic()
         in_full = self.wants_comparison or moment >= self._compare_at
-        done = self._reader.step(mailbox, in_full=in_full)
+        done = self._reader.step(mailbox, in_full=in_full, list_all=self.wants_comparison)
         if in_full:
             self.wants_comparison = False
             self._compare_at = moment + self.shared.settings.reconcile_seconds
@@ -135,6 +135,10 @@ class FolderWatch:
             )
             self._compare_at = self._older_at = 0.0
         return self.mailbox
+
+    def take_unchanged(self) -> int | None:
+        """Folder.take_unchanged() of the folder as it is read now."""
+        return self._reader.take_unchanged() if self._reader is not None else None
 
     def disconnect(self) -> None:
         """Leave the server without ceremony; never raises."""

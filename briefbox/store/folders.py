@@ -4,6 +4,7 @@ A folder's UIDs hold within one UIDVALIDITY (RFC 3501, 2.3.1.1). When the server
 under UIDs that we know, a new cursor begins at UID 0: the folder is read again, and what we hold is recognised.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlmodel import Session, col, func, select, update
@@ -92,17 +93,25 @@ def make_current(session: Session, cursor: FolderCursor) -> None:
 def note_reconciled(
     session: Session, cursor: FolderCursor, status: FolderStatus, *, server_exists: int | None = None
 ) -> None:
-    """Server and ledger were compared just now; the server holds `server_exists` messages that concern us (None: as before)."""
+    """Server and ledger were compared just now; the server holds `server_exists` messages that concern us (None: not listed)."""
+    moment = now(session)
     values = {
-        "reconciled_at": now(session),
+        "reconciled_at": moment,
         "total": status.exists,
         "uidnext": status.uidnext,
         "highest_modseq": status.highest_modseq,
         "missing_since": None,
     }
     if server_exists is not None:
-        values["server_exists"] = server_exists
+        values |= {"server_exists": server_exists, "listed_at": moment}
     session.exec(update(FolderCursor).where(col(FolderCursor.id) == cursor.id).values(**values))
+
+
+def note_unchanged(session: Session, cursor_ids: Sequence[int]) -> None:
+    """These folders were looked at just now and are as they were."""
+    session.exec(
+        update(FolderCursor).where(col(FolderCursor.id).in_(cursor_ids)).values(reconciled_at=now(session))
+    )
 
 
 def note_missing(session: Session, cursor: FolderCursor, sentence: str) -> None:

@@ -92,7 +92,9 @@ def _tuples(
 
 def _column(values: list[Any], column: Column[Any], dialect: Dialect) -> list[Any]:
     if isinstance(column.type, JSON):
-        return [to_json(value) for value in values]  # a COPY is text, where a driver's own wrapper is only dear
+        return [
+            to_json(value) for value in values
+        ]  # a COPY is text, where a driver's own wrapper is only dear
     process = column.type.dialect_impl(dialect).bind_processor(dialect)
     if process is None:
         # A driver would take an enumeration for a type of its own.

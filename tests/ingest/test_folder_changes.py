@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import event
 from sqlmodel import select
 
 from briefbox.db import Database
@@ -405,6 +406,51 @@ def test_an_unchanged_folder_is_not_listed_again(make_folder: MakeFolder, server
     server.remove(1)
     folder.reconcile(server, in_full=True)
     assert server.calls["uids_above"] > before
+
+
+def test_to_look_at_an_unchanged_folder_again_asks_the_database_nothing(
+    database: Database, make_folder: MakeFolder, server: FakeMailbox
+) -> None:
+    server.append(make_email(1))
+    folder = make_folder(start_at="all")
+    folder.reconcile(server, in_full=True)
+    asked: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *said: asked.append(said[2]))
+    assert folder.step(server, in_full=True).is_complete
+    assert asked == []
+    cursor_id = folder.take_unchanged()
+    assert cursor_id is not None
+    assert folder.take_unchanged() is None, "it is noted once"
+    with database.read() as session:
+        before = session.get_one(FolderCursor, cursor_id)
+    with database.write() as session:
+        folders.note_unchanged(session, [cursor_id])
+    with database.read() as session:
+        after = session.get_one(FolderCursor, cursor_id)
+    assert after.reconciled_at > before.reconciled_at
+    assert after.listed_at == before.listed_at
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_mail_that_no_count_tells_of_is_found_once_a_day_or_when_somebody_asks(
+    database: Database,
+    make_folder: MakeFolder,
+    server: FakeMailbox,
+    monkeypatch: pytest.MonkeyPatch,
+    is_asked: bool,
+) -> None:
+    for uid in (5, 9):
+        server.append(make_email(uid), uid=uid)
+    folder = make_folder(start_at="all")
+    folder.reconcile(server, in_full=True)
+    server.remove(5)
+    server.append(make_email(7), uid=7)  # as many messages as before, and UIDNEXT is the same
+    folder.step(server, in_full=True)
+    assert states(database) == {"queued": 2}
+    if not is_asked:
+        monkeypatch.setattr("ingest.folder.LIST_AT_LEAST_EVERY", timedelta(0))
+    folder.step(server, in_full=True, list_all=is_asked)
+    assert states(database) == {"queued": 3}
 
 
 def test_mail_that_appears_below_the_cursor_is_found(
