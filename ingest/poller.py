@@ -11,13 +11,15 @@ not answer holds one until the timeout. Several pollers share the mailboxes by l
 """
 
 import logging
+import math
 import selectors
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
 from threading import Event
 from uuid import uuid4
 
@@ -27,7 +29,7 @@ from briefbox.db import Database
 from briefbox.errors import BriefboxError
 from briefbox.settings import Settings
 from briefbox.store import alerts, folders, leases, mailboxes, processes
-from briefbox.store.mailboxes import MailboxLease
+from briefbox.store.mailboxes import MailboxLease, Watched
 from briefbox.store.processes import ProcessName
 from briefbox.tables import Mailbox as MailboxRow
 from ingest.accounts import account_of
@@ -70,6 +72,7 @@ class Poller:
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._pool = ThreadPoolExecutor(settings.poller_threads, thread_name_prefix="folder")
         self._look_at = 0.0
+        self._soonest = 0.0  # when the next of those that wait is due
         self._is_blocked = False  # somebody is due who found no thread
         self._crowded: set[tuple[str, ...]] = set()  # hosts and accounts with more folders than connections
 
@@ -100,36 +103,42 @@ class Poller:
         """Renew leases, take mailboxes that are free, leave those that are paused, changed or more than our share."""
         owner, seconds = self._owner, self.settings.mailbox_lease_seconds
         with self.database.write() as session:
-            rows = {row.id: row for row in mailboxes.active(session) if row.paused_at is None}
+            wanted = mailboxes.watched(session)
             ours = leases.renew_owned(session, owner, seconds=seconds)
-            processes.beat(session, self.process, f"{len(ours)} of {len(rows)} mailboxes")
-            share = -(-len(rows) // max(1, self._num_pollers(session)))
-            surplus = [i for i in ours if i not in rows] + list(ours)[share:]
-            if len(ours) > share:
-                log.info("giving %d mailboxes to other pollers", len(ours) - share)
-            leases.release_all(session, owner, surplus)
-            ours = {i: lease for i, lease in ours.items() if i in rows and i not in surplus}
+            processes.beat(session, self.process, f"{len(ours)} of {len(wanted)} mailboxes")
+            share = -(-len(wanted) // max(1, self._num_pollers(session)))
+            if surplus := [i for i in ours if i not in wanted] + list(ours)[share:]:
+                log.info("giving %d mailboxes back", len(surplus))
+                leases.release_all(session, owner, surplus)
+                ours = {i: lease for i, lease in ours.items() if i not in surplus}
             if len(ours) < share:
-                free = [i for i in rows if i not in ours]
+                free = [i for i in wanted if i not in ours]
                 ours |= leases.claim_free(
                     session, free, owner=owner, seconds=seconds, limit=share - len(ours)
                 )
             self._note_successes(session)
-            asked = [i for i in ours if rows[i].reconcile_at is not None]
-            for mailbox_id in asked:
-                rows[mailbox_id].reconcile_at = None
-        self._keep_only(rows, ours)
-        for mailbox_id, lease in ours.items():
-            if mailbox_id not in self._watches:
-                row = rows[mailbox_id]
-                names = row.folders or [DEFAULT_FOLDER]
-                watches = [FolderWatch(self._shared, row, lease, name) for name in dict.fromkeys(names)]
-                self._watches[mailbox_id] = (_version(row), watches)
+            asked = [i for i in ours if wanted[i].is_asked]
+            if asked:
+                mailboxes.take_requests(session, asked)
+        self._keep_only(wanted, ours)
+        self._begin({i: lease for i, lease in ours.items() if i not in self._watches})
         for mailbox_id in asked:
             for watch in self._of(mailbox_id):
                 watch.wants_comparison, watch.due = True, 0.0
-        wanted = Counter(place for watch in self._all() for place in _places(watch))
-        self._crowded = {place for place, number in wanted.items() if number > self._limit(place)}
+        num_folders = Counter(chain.from_iterable(watch.places for watch in self._all()))
+        self._crowded = {place for place, number in num_folders.items() if number > self._limit(place)}
+
+    def _begin(self, new: Mapping[int, MailboxLease]) -> None:
+        """Watch these mailboxes too."""
+        if not new:
+            return
+        with self.database.read() as session:
+            versions = mailboxes.watched(session)
+            rows = [row for row in mailboxes.get_many(session, list(new)) if row.id in versions]
+        for row in rows:
+            names = row.folders or [DEFAULT_FOLDER]
+            watches = [FolderWatch(self._shared, row, new[row.id], name) for name in dict.fromkeys(names)]
+            self._watches[row.id] = (versions[row.id].version, watches)
 
     def _num_pollers(self, session: Session) -> int:
         alive = {row.name for row, is_alive in processes.all_of(session) if is_alive and row.kind == "poll"}
@@ -151,9 +160,9 @@ class Poller:
                 for watch in self._of(mailbox_id):
                     watch.has_succeeded = False
 
-    def _keep_only(self, rows: dict[int, MailboxRow], ours: dict[int, MailboxLease]) -> None:
+    def _keep_only(self, wanted: Mapping[int, Watched], ours: Mapping[int, MailboxLease]) -> None:
         for mailbox_id, (version, watches) in list(self._watches.items()):
-            same = mailbox_id in ours and version == _version(rows[mailbox_id])
+            same = mailbox_id in ours and version == wanted[mailbox_id].version
             if same and not any(w.is_lost or w.lease != ours[mailbox_id] for w in watches):
                 continue
             for watch in watches:
@@ -170,30 +179,38 @@ class Poller:
     def _of(self, mailbox_id: int) -> list[FolderWatch]:
         return self._watches[mailbox_id][1]
 
-    def _all(self) -> Iterable[FolderWatch]:
-        return (watch for _, watches in self._watches.values() for watch in watches)
+    def _all(self) -> list[FolderWatch]:
+        return [watch for _, watches in self._watches.values() for watch in watches]
 
     # --- steps
 
     def _next_due(self) -> float:
         """Seconds until something is due by itself. The end of a step wakes the selector in any case."""
-        waiting = (w.due for w in self._all() if w not in self._running and not w.is_lost)
-        soonest = min([self._look_at, *waiting]) - time.monotonic()
+        soonest = min(self._look_at, self._soonest) - time.monotonic()
         return min(SELECT_SECONDS, max(BLOCKED_SECONDS if self._is_blocked else 0.0, soonest))
 
     def _dispatch(self) -> None:
         """Give threads to those that are due, as far as threads and connections go."""
         moment = time.monotonic()
         self._abort_endless(moment)
-        self._is_blocked = False
-        due = [w for w in self._all() if w.due <= moment and w not in self._running and not w.is_lost]
-        if not due:
-            return
+        self._is_blocked, self._soonest = False, math.inf
+        due: list[FolderWatch] = []
+        for watch in self._all():
+            if watch in self._running or watch.is_lost:
+                continue
+            if watch.due <= moment:
+                due.append(watch)
+            elif watch.due < self._soonest:
+                self._soonest = watch.due
+        if due:
+            self._start_some(due, moment)
+
+    def _start_some(self, due: list[FolderWatch], moment: float) -> None:
         due.sort(key=lambda w: (w.is_behind, w.due))
         num_threads = self.settings.poller_threads
         num_troubled = sum(w.failures > 0 for w in self._running)
         num_behind = sum(w.is_behind for w in self._running)
-        connections = self._connections()
+        connections = self._connections() if any(w.mailbox is None for w in due) else Counter()
         for watch in due:
             if len(self._running) >= num_threads:
                 self._is_blocked = True
@@ -206,9 +223,10 @@ class Poller:
                 continue
             if watch.mailbox is None and not self._has_room(watch, connections):
                 watch.due = moment + 0.2
+                self._soonest = min(self._soonest, watch.due)
                 continue
             if watch.mailbox is None:
-                connections.update(_places(watch))
+                connections.update(watch.places)
             num_troubled, num_behind = num_troubled + troubled, num_behind + behind
             self._start(watch, moment)
 
@@ -269,11 +287,9 @@ class Poller:
 
     def _connections(self) -> Counter[tuple[str, ...]]:
         """Connections in use, by host and by account."""
-        used: Counter[tuple[str, ...]] = Counter()
-        for watch in self._all():
-            if watch.mailbox is not None or watch in self._running:
-                used.update(_places(watch))
-        return used
+        return Counter(
+            chain.from_iterable(w.places for w in self._all() if w.mailbox is not None or w in self._running)
+        )
 
     def _limit(self, place: tuple[str, ...]) -> int:
         return (
@@ -281,13 +297,13 @@ class Poller:
         )
 
     def _has_room(self, watch: FolderWatch, used: Counter[tuple[str, ...]]) -> bool:
-        return all(used[place] < self._limit(place) for place in _places(watch))
+        return all(used[place] < self._limit(place) for place in watch.places)
 
     def _must_rest(self, watch: FolderWatch) -> bool:
         """Whether others need the connection: where there are more folders than connections, one is passed round."""
-        for place in self._crowded.intersection(_places(watch)):
+        for place in self._crowded.intersection(watch.places):
             others = (w for w in self._all() if w.is_idle and w is not watch and w not in self._running)
-            if sum(place in _places(w) for w in others) >= self._limit(place) - 1:
+            if sum(place in w.places for w in others) >= self._limit(place) - 1:
                 return True
         return False
 
@@ -316,23 +332,3 @@ class Poller:
 def _abort(watch: FolderWatch) -> None:
     if watch.mailbox is not None:
         watch.mailbox.abort()
-
-
-def _places(watch: FolderWatch) -> tuple[tuple[str, ...], ...]:
-    host = watch.row.host.lower()
-    return (host,), (host, watch.row.username)
-
-
-def _version(row: MailboxRow) -> tuple[object, ...]:
-    """What, when changed, needs a new connection. Not the tokens of OAuth2, which change by themselves."""
-    return (
-        row.host,
-        row.port,
-        row.security,
-        row.username,
-        row.auth,
-        repr(row.oauth),
-        row.password_encrypted,
-        row.ca_file,
-        tuple(row.folders),
-    )

@@ -52,6 +52,8 @@ class FolderWatch:
     def __init__(self, shared: Surroundings, row: MailboxRow, lease: MailboxLease, folder: str) -> None:
         """Nothing is connected until `step`."""
         self.shared, self.row, self.lease, self.folder = shared, row, lease, folder
+        # What limits the number of connections: the host, and the account on it.
+        self.places: tuple[tuple[str, ...], ...] = ((row.host.lower(),), (row.host.lower(), row.username))
         self.due = time.monotonic()  # when the next step is wanted at the latest
         self.is_idle = False  # the server announces news on `mailbox`
         self.is_lost = False  # another poller has the mailbox, or it is paused

@@ -1,10 +1,12 @@
 """Mailboxes and their leases: which inboxes there are, and which poller owns each of them now."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
+from sqlalchemy import Text, cast
 from sqlmodel import Session, col, or_, select, update
 
 from briefbox.db import now
@@ -107,6 +109,40 @@ def active(session: Session) -> list[Mailbox]:
     """Every mailbox that was not removed, by name; paused ones are among them."""
     query = select(Mailbox).where(col(Mailbox.removed_at).is_(None))
     return list(session.exec(query.order_by(Mailbox.name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A mailbox to be read, as far as a poller asks every few seconds."""
+
+    version: tuple[Any, ...]  # what, when changed, needs a new connection
+    is_asked: bool  # somebody wants it compared
+
+
+def watched(session: Session) -> dict[int, Watched]:
+    """Every mailbox that is neither removed nor paused, by id. Cheap: no object for each."""
+    # Not the tokens of OAuth2, which change by themselves.
+    at = Mailbox
+    named = [at.host, at.port, at.security, at.username, at.auth, at.password_encrypted, at.ca_file]
+    columns = [
+        col(at.id),
+        col(at.reconcile_at),
+        *named,
+        *(cast(col(c), Text) for c in (at.oauth, at.folders)),
+    ]
+    is_read = col(at.removed_at).is_(None), col(at.paused_at).is_(None)
+    rows = session.connection().execute(select(*columns).where(*is_read).order_by(at.name))  # type: ignore[call-overload]
+    return {row[0]: Watched(tuple(row[2:]), row[1] is not None) for row in rows}
+
+
+def get_many(session: Session, mailbox_ids: Sequence[int]) -> list[Mailbox]:
+    """The mailboxes with these ids, in no order."""
+    return list(session.exec(select(Mailbox).where(col(Mailbox.id).in_(mailbox_ids))))
+
+
+def take_requests(session: Session, mailbox_ids: Sequence[int]) -> None:
+    """The comparisons that were asked for are being made."""
+    session.exec(update(Mailbox).where(col(Mailbox.id).in_(mailbox_ids)).values(reconcile_at=None))
 
 
 def alert_key(name: str, about: str) -> str:
