@@ -59,8 +59,9 @@ lint: $(DEV_STAMP) ## format, lint, types and import rules
 check: lint ## lint and the fast tests: before every commit
 	@.venv/bin/pytest -q -m "$(FAST)" $(ARGS)
 
+# A process for each core, four at most; the tests of a file stay together, since they share servers.
 test: lint ## lint and all tests, with the reason of each skip
-	@.venv/bin/pytest $(ARGS)
+	@.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 # A Python of its own, because what llama-cpp-python pins is not what briefbox pins. It is used by tests only.
 peer: $(VENV_STAMP) ## a llama.cpp server for the tests marked `peer`, into .venv-peer; compiles for ten minutes

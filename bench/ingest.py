@@ -30,7 +30,7 @@ from briefbox.store import mailboxes, secrets
 from briefbox.tables import Mailbox
 from ingest.accounts import account_of
 from ingest.folder import Folder
-from ingest.mailbox import IMAPMailbox
+from ingest.imap_mailbox import IMAPMailbox
 
 BATCH = 200
 

@@ -12,7 +12,8 @@ from briefbox.store.handling import Handling
 from briefbox.tables import LedgerEntry
 from briefbox.tables import Mailbox as MailboxRow
 from ingest.accounts import account_of
-from ingest.mailbox import IMAPMailbox, Mailbox, fetch_one
+from ingest.imap_mailbox import IMAPMailbox
+from ingest.mailbox import Mailbox, fetch_one
 from ingest.parse import parse_email
 from ingest.partial import most_whole
 

@@ -17,7 +17,7 @@ from briefbox.store import ledger
 from briefbox.store.mailboxes import get_by_id
 from briefbox.tables import Email, FolderCursor, LedgerEntry
 from ingest.accounts import account_of
-from ingest.mailbox import IMAPMailbox
+from ingest.imap_mailbox import IMAPMailbox
 from ingest.parse import attachment_bytes
 
 

@@ -10,7 +10,8 @@ from briefbox.settings import Settings
 from briefbox.store import mailbox_state, mailboxes
 from briefbox.tables import Mailbox as MailboxRow
 from ingest.accounts import account_of
-from ingest.mailbox import IMAPMailbox, Mailbox, fetch_one
+from ingest.imap_mailbox import IMAPMailbox
+from ingest.mailbox import Mailbox, fetch_one
 from ingest.parse import parse_email
 from ingest.partial import SMALL_EMAIL
 from ingest.poller import DEFAULT_FOLDER

@@ -34,7 +34,8 @@ from briefbox.store.processes import ProcessName
 from briefbox.tables import Mailbox as MailboxRow
 from ingest.accounts import account_of
 from ingest.folder import SendHints
-from ingest.mailbox import IMAPMailbox, Mailbox
+from ingest.imap_mailbox import IMAPMailbox
+from ingest.mailbox import Mailbox
 from ingest.watch import FolderWatch, Surroundings
 
 log = logging.getLogger(__name__)

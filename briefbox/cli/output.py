@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -10,7 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-console = Console(highlight=False)
+# A table that is folded to 80 columns in a pipe or a file helps neither grep nor the person who opens it.
+_IS_PIPED = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+console = Console(highlight=False, width=160 if _IS_PIPED else None)
 errors = Console(stderr=True, highlight=False)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from briefbox.cli import app
+from briefbox.cli import app, output
 from briefbox.db import Database, migrate
 from briefbox.errors import BriefboxError, InvalidValueError, NotFoundError, TrainingError
 from briefbox.settings import get_settings
@@ -23,7 +23,7 @@ ROWS = [
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("BRIEFBOX_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(output.console, "_width", 200)
     settings = get_settings()
     settings.ensure_data_dir()
     database = Database(settings.database_address)

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import models.fit
-from briefbox.cli import app
+from briefbox.cli import app, output
 from briefbox.errors import ModelError
 from briefbox.settings import get_settings, load_settings
 from models.base import resolve_base_model
@@ -32,7 +32,7 @@ def models_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
     monkeypatch.setenv("BRIEFBOX_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("BRIEFBOX_DEVICE", "cpu")
     monkeypatch.setenv("BRIEFBOX_PRECISION", "float32")
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(output.console, "_width", 300)
 
     def run(*words: str | Path, **settings: str) -> Result:
         with monkeypatch.context() as changed:

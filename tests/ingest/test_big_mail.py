@@ -19,8 +19,8 @@ from briefbox.tables import Mailbox as MailboxRow
 from ingest import again, attachment
 from ingest.accounts import account_of
 from ingest.folder import Folder, Suspects
+from ingest.imap_mailbox import IMAPMailbox
 from ingest.look import look
-from ingest.mailbox import IMAPMailbox
 from ingest.parse import parse_email
 from ingest.pieces import decoded, read_part
 from tests.ingest import big

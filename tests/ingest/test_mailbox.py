@@ -22,7 +22,8 @@ from briefbox.errors import (
     MailboxTLSError,
 )
 from ingest.fake_mailbox import FakeMailbox
-from ingest.mailbox import GONE, Account, IMAPMailbox
+from ingest.imap_mailbox import IMAPMailbox
+from ingest.mailbox import GONE, Account
 from tests.servers import Dovecot, ScriptedIMAP, dovecot, free_port, make_certificate
 
 USER, PASSWORD = "desk", "secret sauce"

@@ -20,7 +20,7 @@ from briefbox.store import mailboxes, processes, secrets
 from briefbox.tables import AuditEntry, Mailbox
 from ingest import oauth, token_endpoint
 from ingest.accounts import account_of
-from ingest.mailbox import IMAPMailbox
+from ingest.imap_mailbox import IMAPMailbox
 from ingest.oauth import AccessTokens, OAuthSecrets
 from ingest.poller import Poller
 from ingest.token_endpoint import CodeSignIn, Grant

@@ -9,7 +9,8 @@ import pytest
 from briefbox.embedded.imap import EmbeddedIMAP
 from briefbox.errors import MailboxError
 from briefbox.schemas import FetchedEmail, LeftOnServer, ParsedEmail
-from ingest.mailbox import GONE, Account, IMAPMailbox
+from ingest.imap_mailbox import IMAPMailbox
+from ingest.mailbox import GONE, Account
 from ingest.parse import parse_email
 from ingest.partial import FIRST_BYTES, MAX_TEXT_OCTETS
 from tests.ingest import big

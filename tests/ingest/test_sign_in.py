@@ -8,7 +8,8 @@ import pytest
 
 from briefbox.errors import MailboxError, MailboxLoginError, MailboxTLSError
 from ingest import sign_in
-from ingest.mailbox import Account, IMAPMailbox
+from ingest.imap_mailbox import IMAPMailbox
+from ingest.mailbox import Account
 from ingest.sign_in import complaint_of, login_error
 from ingest.tls import tls_context
 from tests.servers import ScriptedIMAP, make_certificate
