@@ -33,17 +33,19 @@ def new_text(text: str, *, forwarded: bool = False) -> str:
 
 
 def split_reply(text: str, *, forwarded: bool = False) -> ReplyParts:
-    """A mail's text in parts; all of it is the reply when nothing would remain of that.
+    """A mail's text in parts; all of it, as it is, is the reply when nothing is left out or nothing would remain.
 
     `forwarded` says that the subject calls it a forward: then the forwarded mail is the content.
     """
     lines = text.split("\n")
     tells = telling(lines)
-    parts = _sorted(lines, tells, forwarded=forwarded) if tells else _Sorted(lines)
+    parts = _sorted(lines, tells, forwarded=forwarded) if tells else _Sorted(lines[:])
     if not tells or not _ends_in_forward(parts.kept):
         start = signature_start(parts.kept)
         parts.signature = parts.kept[start:] + parts.signature
         del parts.kept[start:]
+    if len(parts.kept) == len(lines) and not parts.quoted:
+        return ReplyParts(text)
     reply = _tidy(parts.kept)
     return ReplyParts(reply, _tidy(parts.signature), _tidy(parts.quoted)) if reply else ReplyParts(text)
 
