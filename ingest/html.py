@@ -6,10 +6,11 @@ reported: it is a way to talk to the model past the reader. Quotes of mail progr
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
+from typing import NamedTuple
 
 from lxml import etree
-from lxml import html as lxml_html
 
 from ingest.quote_headers import is_forward
 from ingest.render import render
@@ -47,6 +48,11 @@ _SIGNATURE_CLASSES = {"gmail_signature", "moz-signature", "protonmail_signature_
 _SIGNATURE_IDS = {"signature", "ms-outlook-mobile-signature", "applemailsignature"}
 _MAX_SIGNATURES = 5
 _INTRODUCTION = re.compile(r"(?:@|\d:\d\d).*[:：]$", re.DOTALL)
+# A style attribute is looked at up to here.
+_MAX_STYLE = 2_000
+_UNSEEN = {"script", "style", "template", "title"}
+# Elements without an attribute hide nothing, but for these.
+_MAY_HIDE = "//*[@* or " + " or ".join(f"self::{tag}" for tag in sorted(_UNSEEN | {"input"})) + "]"
 _BLANKS = " \t\r\n\u00a0\u200b\u200c\u200d\u034f"
 
 
@@ -67,7 +73,7 @@ def visible_text(source: str) -> VisibleText:
     if not source.strip():
         return VisibleText("")
     try:
-        tree = lxml_html.document_fromstring(source)
+        tree = _parsed(source)
     except (etree.LxmlError, ValueError):
         return VisibleText(_without_tags(source), simplified=True)
     hidden = _drop_hidden(tree)
@@ -81,6 +87,15 @@ def visible_text(source: str) -> VisibleText:
     return VisibleText(_quote_lines(text), hidden)
 
 
+def _parsed(source: str) -> etree._Element:
+    """The whole document. Raises LxmlError and ValueError."""
+    # Not lxml.html's parser, which looks up a class of its own for every element that is touched.
+    tree = etree.fromstring(source, etree.HTMLParser())
+    if tree is None:
+        raise ValueError("no element in it")
+    return tree
+
+
 def _without_tags(source: str) -> str:
     return " ".join(re.sub(r"<[^<>]{0,2000}>", " ", source).split())
 
@@ -91,13 +106,13 @@ def _drop_hidden(tree: etree._Element) -> bool:
     hidden = False
     known: dict[etree._Element, str | None] = {}  # backgrounds
     # The list keeps every element alive, so that each can be remembered by itself.
-    for element in list(tree.iter(etree.Element)):
-        if element.tag in {"script", "style", "template", "title"}:
+    for element in tree.xpath(_MAY_HIDE):
+        if element.tag in _UNSEEN:
             _drop(element)
         elif _is_hidden(element, classes, ids, known, styled=styled) and element.getparent() is not None:
             hidden = hidden or _says(*element.itertext())
             _drop(element)
-        elif _size(element) == 0 and element.tag not in {"html", "body"}:
+        elif _style_of(element).size == 0 and element.tag not in {"html", "body"}:
             hidden = _drop_small(element) or hidden
     return hidden
 
@@ -106,12 +121,38 @@ def _says(*texts: str) -> bool:
     return bool("".join(texts).strip(_BLANKS))
 
 
-def _size(element: etree._Element) -> int | None:
-    """0 where the element's own style makes its text too small to see, 1 where it gives another size."""
-    style = element.get("style")
+class _Style(NamedTuple):
+    """What a style attribute says of seeing the text."""
+
+    hides: bool = False
+    size: int | None = None  # 0 where it makes the text too small to see, 1 where it gives another size
+    colour: str = ""  # as _hex() has it; "none" where it lets all through
+    behind: str = ""  # the background, in its own words
+
+
+@lru_cache(maxsize=2048)  # the same few styles stand at hundreds of elements
+def _style(text: str) -> _Style:
+    """`text` is cut to what is looked at."""
+    lower = text.lower()
     # The last word counts.
-    found = list(_SIZE.finditer(style[:2000])) if style and "font-size" in style.lower() else []
-    return None if not found else 0 if found[-1][1] is not None else 1
+    sizes = list(_SIZE.finditer(text)) if "font-size" in lower else []
+    found = _COLOUR.search(text) if "color" in lower else None
+    behind = _BACKGROUND.search(text) if "background" in lower else None
+    colour = _hex(found[1]) if found else ""
+    return _Style(
+        hides=bool(_HIDING.search(text)),
+        size=None if not sizes else 0 if sizes[-1][1] is not None else 1,
+        colour=colour,
+        behind=behind[1] if behind else "",
+    )
+
+
+_UNSTYLED = _Style()
+
+
+def _style_of(element: etree._Element) -> _Style:
+    text = element.get("style")
+    return _style(text[:_MAX_STYLE]) if text else _UNSTYLED
 
 
 def _drop_small(top: etree._Element) -> bool:
@@ -125,7 +166,7 @@ def _drop_small(top: etree._Element) -> bool:
         for child in element:
             hidden = hidden or _says(child.tail or "")
             child.tail = None
-            if isinstance(child.tag, str) and _size(child) != 1:
+            if isinstance(child.tag, str) and _style_of(child).size != 1:
                 waiting.append(child)
     return hidden
 
@@ -140,30 +181,25 @@ def _is_hidden(
 ) -> bool:
     if element.tag in {"html", "body"}:
         return False
-    style = element.get("style", "")
     if element.get("hidden") is not None or element.get("id", "").lower() in ids:
         return True
     if classes and classes & set(element.get("class", "").lower().split()):
         return True
     if element.tag == "input":
         return True
-    if element.tag == "font" and element.get("color"):
-        style = f"color:{element.get('color')};{style}"
-    return bool(style) and (
-        bool(_HIDING.search(style[:2000])) or _same_colour(element, style, known, styled=styled)
-    )
+    style = _style_of(element)
+    colour = style.colour
+    if element.tag == "font" and (written := element.get("color")):
+        colour = _hex(written)
+    return style.hides or (bool(colour) and _is_colour_behind(element, colour, known, styled=styled))
 
 
-def _same_colour(
-    element: etree._Element, style: str, known: dict[etree._Element, str | None], *, styled: bool
+def _is_colour_behind(
+    element: etree._Element, colour: str, known: dict[etree._Element, str | None], *, styled: bool
 ) -> bool:
     """Whether the text has the colour of what is certainly behind it."""
-    found = _COLOUR.search(style[:2000]) if "color" in style.lower() else None
-    colour = _hex(found[1]) if found else ""
-    if found and (colour == "none" or found[1].strip().lower() == "transparent"):
+    if colour == "none":
         return True
-    if not colour:
-        return False
     behind = _behind(element, known)
     if behind is None:
         return False
@@ -181,8 +217,7 @@ def _behind(element: etree._Element, known: dict[etree._Element, str | None]) ->
             colour = known[at]
             break
         path.append(at)
-        found = _BACKGROUND.search(at.get("style", "")[:2000])
-        shown = found[1] if found else at.get("bgcolor", "")
+        shown = _style_of(at).behind or at.get("bgcolor", "")
         if at.get("background") or "url(" in shown or "gradient" in shown:
             colour = None
             break
@@ -198,9 +233,14 @@ def _near(one: str, other: str) -> bool:
     return all(abs(int(one[at : at + 2], 16) - int(other[at : at + 2], 16)) < _NEAR for at in (0, 2, 4))
 
 
+@lru_cache(maxsize=1024)
 def _hex(colour: str) -> str:
     """Six hexadecimal digits; "none" for a colour that lets all through, "" for one that is not known."""
-    colour = colour.strip().lower().split(" ")[0] if "rgb" not in colour.lower() else colour.strip().lower()
+    colour = colour.strip().lower()
+    if colour == "transparent":
+        return "none"
+    if "rgb" not in colour:
+        colour = colour.split(" ")[0]
     if found := _RGB.match(colour):
         if found[4] and not found[4].strip("0."):
             return "none"
@@ -265,7 +305,7 @@ def _mark_quotes(tree: etree._Element) -> None:
     header = next((one for one in tree.iter("div") if one.get("id") == "divRplyFwdMsg"), None)
     if header is not None:
         _mark_rest(header)
-    for element in tree.iter(etree.Element):
+    for element in tree.iter("blockquote", "div", "span"):
         if _is_quote(element):
             element.text = _OPEN + (element.text or "")
             _add_block(element, len(element), _CLOSE)
@@ -295,7 +335,7 @@ def _is_introduced(quote: etree._Element) -> bool:
     before = quote.getprevious()
     for _ in range(3):
         text = ((before.tail or "") if before is not None else "").strip(_BLANKS)
-        if before is not None and not text and before.tag != "br":
+        if before is not None and not text and before.tag != "br" and isinstance(before.tag, str):
             text = "".join(islice(before.itertext(), 20)).strip(_BLANKS)
         if text or before is None:
             break
@@ -335,6 +375,10 @@ def _only_quotes_follow(element: etree._Element) -> bool:
         if (at.tail or "").strip(_BLANKS):
             return False
         for sibling in at.itersiblings():
+            if not isinstance(sibling.tag, str):  # a comment
+                if (sibling.tail or "").strip(_BLANKS):
+                    return False
+                continue
             if (
                 sibling.get("id") in {"divRplyFwdMsg", "appendonsend"}
                 or _is_quote(sibling)

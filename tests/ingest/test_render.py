@@ -1,5 +1,7 @@
 """HTML as text: lines, lists, tables, and where links lead."""
 
+import random
+
 import pytest
 
 from ingest.html import visible_text
@@ -67,3 +69,38 @@ def test_a_hidden_link_is_nowhere() -> None:
     seen = visible_text('<p>Hi</p><div style="display:none"><a href="https://t.example/">x</a></div>')
     assert "t.example" not in seen.text
     assert seen.hidden
+
+
+@pytest.mark.parametrize("between", ["<!-- c -->", "<!--[if mso]><p>x</p><![endif]-->", "<?pi x?>"])
+def test_a_comment_beside_a_signature_or_a_quote_does_no_harm(between: str) -> None:
+    signed = f'<p>Hello</p>{between}<div class="gmail_signature">Ana</div>{between}'
+    assert visible_text(signed).text == "Hello\n\n--\nAna"
+    quoted = f'<p>ana@example.org 12:30:</p>{between}<blockquote style="border-left:1px">old</blockquote>{between}'
+    assert "> old" in visible_text(quoted).text
+
+
+def test_no_mixture_of_elements_marks_and_comments_is_too_much() -> None:
+    chance = random.Random(5)
+    tags = "div span p td tr table blockquote a font b ul li pre br input script style title img hr".split()
+    attributes = [
+        'style="display:none"', 'style="font-size:0;color:red"', 'style="color:#fff"', 'style="border-left:1px"',
+        'style="background:#000;color:#000"', 'class="hid gmail_quote"', 'class="gmail_signature"', 'id="divRplyFwdMsg"',
+        "hidden", 'type="cite"', 'bgcolor="#ffffff"', 'color="transparent"', 'name="quote"', 'background="x.png"',
+    ]  # fmt: skip
+    ends = ["", " tail", "\n", "<!-- c -->", "<!-- c --> f", "<?pi q?>", "12:30 a@b:"]
+
+    def some(depth: int) -> str:
+        made = ""
+        for _ in range(chance.randint(1, 4)):
+            tag, marks = chance.choice(tags), chance.sample(attributes, chance.randint(0, 2))
+            inner = some(depth + 1) if depth < 5 and chance.random() < 0.6 else chance.choice(["text ", *ends])
+            closed = f"</{tag}>" if chance.random() < 0.9 else ""
+            made += f"<{tag} {' '.join(marks)}>{inner}{closed}{chance.choice(ends)}"
+        return made
+
+    for _ in range(1500):
+        document = "<style>.hid{display:none}</style>" + some(0)
+        seen = visible_text(document)
+        assert "\ue000" not in seen.text
+        assert "\ue001" not in seen.text
+        assert not seen.simplified
