@@ -48,6 +48,7 @@ _SIGNATURE_CLASSES = {"gmail_signature", "moz-signature", "protonmail_signature_
 _SIGNATURE_IDS = {"signature", "ms-outlook-mobile-signature", "applemailsignature"}
 _MAX_SIGNATURES = 5
 _INTRODUCTION = re.compile(r"(?:@|\d:\d\d).*[:：]$", re.DOTALL)
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 # A style attribute is looked at up to here.
 _MAX_STYLE = 2_000
 _UNSEEN = {"script", "style", "template", "title"}
@@ -307,8 +308,13 @@ def _mark_quotes(tree: etree._Element) -> None:
         _mark_rest(header)
     for element in tree.iter("blockquote", "div", "span"):
         if _is_quote(element):
-            element.text = _OPEN + (element.text or "")
+            _open_quote(element)
             _add_block(element, len(element), _CLOSE)
+
+
+def _open_quote(element: etree._Element) -> None:
+    # Letters that a character reference may give and XML may not hold; they are invisible, and left out later in any case.
+    element.text = _OPEN + _NOT_XML.sub("", element.text or "")
 
 
 def _is_quote(element: etree._Element) -> bool:
@@ -348,7 +354,7 @@ def _mark_rest(header: etree._Element) -> None:
     parent = header.getparent()
     if parent is None:
         return
-    header.text = _OPEN + (header.text or "")
+    _open_quote(header)
     _add_block(parent, len(parent), _CLOSE)
 
 

@@ -75,8 +75,18 @@ def test_a_hidden_link_is_nowhere() -> None:
 def test_a_comment_beside_a_signature_or_a_quote_does_no_harm(between: str) -> None:
     signed = f'<p>Hello</p>{between}<div class="gmail_signature">Ana</div>{between}'
     assert visible_text(signed).text == "Hello\n\n--\nAna"
-    quoted = f'<p>ana@example.org 12:30:</p>{between}<blockquote style="border-left:1px">old</blockquote>{between}'
+    quoted = (
+        f'<p>ana@example.org 12:30:</p>{between}<blockquote style="border-left:1px">old</blockquote>{between}'
+    )
     assert "> old" in visible_text(quoted).text
+
+
+@pytest.mark.parametrize("letter", ["&#1;", "&#x1f;", "&#xffff;", "&#xd800;", "\x01", "\ufffe"])
+def test_letters_that_xml_does_not_hold_do_no_harm_in_a_quote(letter: str) -> None:
+    source = (
+        f'<p>new</p><blockquote type="cite">{letter}old</blockquote><div id="divRplyFwdMsg">{letter}x</div>'
+    )
+    assert "old" in visible_text(source).text
 
 
 def test_no_mixture_of_elements_marks_and_comments_is_too_much() -> None:
@@ -93,7 +103,9 @@ def test_no_mixture_of_elements_marks_and_comments_is_too_much() -> None:
         made = ""
         for _ in range(chance.randint(1, 4)):
             tag, marks = chance.choice(tags), chance.sample(attributes, chance.randint(0, 2))
-            inner = some(depth + 1) if depth < 5 and chance.random() < 0.6 else chance.choice(["text ", *ends])
+            inner = (
+                some(depth + 1) if depth < 5 and chance.random() < 0.6 else chance.choice(["text ", *ends])
+            )
             closed = f"</{tag}>" if chance.random() < 0.9 else ""
             made += f"<{tag} {' '.join(marks)}>{inner}{closed}{chance.choice(ends)}"
         return made
