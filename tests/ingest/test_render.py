@@ -91,7 +91,28 @@ def test_letters_that_xml_does_not_hold_do_no_harm_in_a_quote(letter: str) -> No
 
 def test_no_mixture_of_elements_marks_and_comments_is_too_much() -> None:
     chance = random.Random(5)
-    tags = "div span p td tr table blockquote a font b ul li pre br input script style title img hr".split()
+    tags = [
+        "div",
+        "span",
+        "p",
+        "td",
+        "tr",
+        "table",
+        "blockquote",
+        "a",
+        "font",
+        "b",
+        "ul",
+        "li",
+        "pre",
+        "br",
+        "input",
+        "script",
+        "style",
+        "title",
+        "img",
+        "hr",
+    ]
     attributes = [
         'style="display:none"', 'style="font-size:0;color:red"', 'style="color:#fff"', 'style="border-left:1px"',
         'style="background:#000;color:#000"', 'class="hid gmail_quote"', 'class="gmail_signature"', 'id="divRplyFwdMsg"',
