@@ -2,7 +2,8 @@
 
     python -m bench.replies [--peer PYTHON] [--rounds R] [--wrong]
 
-The replies are those of tests/ingest/replies: eleven languages, a third of them held out. `--peer` is a Python that
+The replies are those of tests/ingest/replies: eleven languages, a third of them held out; and those of its folder
+by_another_hand, whose writers knew nothing of the rules. `--peer` is a Python that
 has email-reply-parser, mail-parser-reply, quotequail, unquotemail and talon, or some of them: they read the same mails
 (HTML where they take it, else the text that we make of it). White space aside, a reply is right or it is not; a mail
 loses words when a line of the label is in no place of the reply. `--wrong` names the mails that we get wrong.
@@ -18,7 +19,7 @@ from pathlib import Path
 from bench.common import print_table
 from ingest.html import visible_text
 from ingest.reply import split_reply
-from tests.ingest.reply_cases import Case, read_cases
+from tests.ingest.reply_cases import BY_ANOTHER_HAND, FOLDER, Case, read_cases
 
 
 def main() -> None:
@@ -31,24 +32,20 @@ def main() -> None:
     )
     arguments.add_argument("--wrong", action="store_true")
     options = arguments.parse_args()
-    cases = read_cases()
+    for name, folder in (("labelled replies", FOLDER), ("replies by another hand", BY_ANOTHER_HAND)):
+        measure(name, read_cases(folder), options.peer, options.rounds, wrong=options.wrong)
+
+
+def measure(title: str, cases: Sequence[Case], peer: str | None, rounds: int, *, wrong: bool) -> None:
+    """Two tables: readers, and readers by language."""
     texts = [visible_text(case.body).text if case.html else case.body for case in cases]
-    found = {"nothing cut": (texts, 0.0), "briefbox": ours(cases, options.rounds)}
-    if options.peer:
-        found |= peers(options.peer, cases, texts)
+    found = {"nothing cut": (texts, 0.0), "briefbox": ours(cases, rounds)}
+    if peer:
+        found |= peers(peer, cases, texts)
+    columns = ["right", "right %", "fitted %", "held out %", "plain %", "HTML %", "lose words", "seconds"]
     print_table(
-        f"{len(cases)} labelled replies",
-        [
-            "reader",
-            "right",
-            "right %",
-            "fitted %",
-            "held out %",
-            "plain %",
-            "HTML %",
-            "lose words",
-            "seconds",
-        ],
+        f"{len(cases)} {title}",
+        ["reader", *columns],
         [row(name, cases, *result) for name, result in found.items()],
     )
     languages = sorted({case.language for case in cases})
@@ -66,7 +63,7 @@ def main() -> None:
             for name, (replies, _) in found.items()
         ],
     )
-    if options.wrong:
+    if wrong:
         for case, reply in zip(cases, found["briefbox"][0], strict=True):
             if not case.is_met(reply):
                 print(f"{case.id}: {'loses words' if case.lost(reply) else 'keeps too much'}")

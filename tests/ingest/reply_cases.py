@@ -2,7 +2,8 @@
 
 A case is "=== id | plain or html" (and "| forward" where the subject says that it is one), the body, "--- reply" and
 the new part. Lines of it that begin with "? " may be in the reply or not: a closing formula and a name harm nobody.
-Every third case of a language is held out: nothing in the product is fitted to it.
+Every third case of a language is held out: nothing in the product is fitted to it. The mails in by_another_hand/ were
+written by somebody who knew the form of a case and nothing of the rules.
 """
 
 import re
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "replies"
+BY_ANOTHER_HAND = FOLDER / "by_another_hand"
 
 
 @dataclass(frozen=True, slots=True)
