@@ -28,6 +28,7 @@ _JAPANESE_INTRO = re.compile(r"^\s*\d{4}年\d{1,2}月\d{1,2}日.*[@＠].*[:：]$
 _DATE_OR_TIME = re.compile(r"\d{1,2}[:.]\d{2}|\b(19|20)\d\d\b|\d{1,2}[./-]\d{1,2}[./-]\d{2}")
 _CLOCK_OR_ADDRESS = re.compile(r"\d{1,2}:\d{2}|@")
 # "name <address>:", in whatever language the words before it are.
+_ADDRESS = re.compile(r"<[^\s<>]{1,200}@[^\s<>]{1,200}>")
 _ADDRESS_LAST = re.compile(r"[<(（]\s?[^\s<>()]{1,200}@[^\s<>()]{1,200}\s?[>)）]\S{0,12}\s*[:：]$")
 _DASHED = re.compile(r"^\s*-{2,}[^-].*[^-]-{2,}\s*$")
 _LEAD = re.compile(
@@ -43,7 +44,20 @@ _HISTORY_WORDS = (
     "původní zpráva|eredeti üzenet|orijinal ileti|mesaj original|исходное сообщение|оригинальное сообщение|"
     "元のメッセージ|original ?メッセージ|原始邮件|原始郵件|回复的原邮件|원본 메시지"
 )
-_HISTORY = re.compile(rf"^\s*[-_*=]{{2,}}\s*(?:{_HISTORY_WORDS})\s*[-_*=]{{2,}}\s*$", re.IGNORECASE)
+# Help-desks write it above the history; QQ writes "&nbsp;" into plain text.
+_REPLY_ABOVE = (
+    "(?:please )?(?:type your reply|reply|write) above this line|(?:bitte )?(?:geben sie ihre |schreiben sie ihre )?antwort(?:en sie)? "
+    "(?:bitte )?(?:über|oberhalb) dieser (?:zeile|linie)(?: ein)?|(?:veuillez )?(?:répondre|écrire|saisir votre réponse) au-dessus de cette ligne|"
+    "(?:por favor,? )?(?:responda|escriba(?: su respuesta)?) (?:por )?encima de esta línea|"
+    "(?:si prega di )?(?:rispondere|digitare la risposta) sopra questa (?:riga|linea)|(?:typ|schrijf)? ?(?:uw|je) antwoord boven deze (?:regel|lijn)|"
+    "(?:por favor,? )?(?:responda|digite sua resposta|escreva) acima desta linha|skriv (?:ditt )?svar ovanför (?:den här|denna) (?:raden|rad)|"
+    "(?:proszę )?(?:wpisać|wpisz|napisz) odpowiedź (?:powyżej|nad) (?:tej|tą) lini[iąę]"
+)
+_HISTORY = re.compile(
+    rf"^\s*(?:[-_*=]{{2,}}(?:\s|&nbsp;)*(?:{_HISTORY_WORDS})(?:\s|&nbsp;)*[-_*=]{{2,}}|"
+    rf"[#*=-][#*=\s-]{{1,19}}(?:{_REPLY_ABOVE})\W{{0,40}})\s*$",
+    re.IGNORECASE,
+)
 _FORWARDED_WORDS = (
     "begin forwarded message|forwarded message|forwarded by .{0,80}|weitergeleitete nachricht|"
     "anfang der weitergeleiteten (?:nachricht|e-mail)|message transf[ée]r[ée]|message r[ée]exp[ée]di[ée]|"
@@ -87,7 +101,7 @@ _LABELS = {
 _ROLES = {label: role for role, labels in _LABELS.items() for label in labels.split("|")}
 _LABELLED = re.compile(r"^[\s*_]{0,4}([^\W\d][\w' ]{0,20}?)[\s*_]{0,3}[:：]")
 _BOLD = re.compile(r"^\s*[*_]")
-_MARKS = frozenset(">-_*=＊―━─")
+_MARKS = frozenset(">-_*=#＊―━─")
 
 
 def short(line: str) -> str:
@@ -164,6 +178,9 @@ def _is_intro(joined: str, lines: list[str], after: int) -> bool:
     if _JAPANESE_INTRO.match(joined):
         return True
     if quote_follows and _ADDRESS_LAST.search(joined) and _DATE_OR_TIME.search(joined):
+        return True
+    # mutt's "* name <address> [2026-11-10 09:14:22 +0000]:"
+    if quote_follows and joined.startswith("* ") and joined.endswith("]:") and _ADDRESS.search(joined):
         return True
     if not _WROTE.search(joined):
         return False

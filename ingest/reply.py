@@ -64,12 +64,13 @@ def _sorted(lines: list[str], tells: list[int], *, forwarded: bool) -> _Sorted:
     parts = _Sorted()
     kept = parts.kept
     cites = forwarded or _only_cites(lines)
+    cited = len(lines) if cites else _end_of_cited(lines, tells)
     at = 0
     for told in tells:
         if told < at:
             continue  # it was taken with a line above it
         kept += lines[at:told]
-        at = _take(lines, told, parts, cites=cites, forwarded=forwarded)
+        at = _take(lines, told, parts, cites=told < cited, forwarded=forwarded)
     kept += lines[at:]
     return parts
 
@@ -139,7 +140,17 @@ def _only_cites(lines: list[str]) -> bool:
     passages = sum(now and not before for before, now in zip([False, *marks], marks, strict=False))
     if 2 * quoted >= len(written) and (passages > 1 or quoted > _CITED_LINES):
         return False
-    return not any(intro_length(lines, at) for at in range(len(lines)))
+    # Some programs put the introduction into the quote.
+    bare = [line.lstrip("> ") for line in lines]
+    return not any(intro_length(lines, at) or intro_length(bare, at) for at in range(len(lines)))
+
+
+def _end_of_cited(lines: list[str], tells: list[int]) -> int:
+    """Where the history begins below words that the sender wrote, if it says so: a few quoted lines before that are cited."""
+    intro = next((at for at in tells if intro_length(lines, at)), 0)
+    marks = [bool(QUOTED.match(line)) for line in lines[:intro]]
+    written = [line for line, mark in zip(lines[:intro], marks, strict=True) if line.strip() and not mark]
+    return intro if written and not marks[0] and sum(marks) <= _CITED_LINES else 0
 
 
 def _is_sentence(lines: list[str], at: int) -> bool:

@@ -44,7 +44,7 @@ _CLOSING = re.compile(
     r"(?:med )?(?:vänliga|vänlig|bästa|hjärtliga)? ?hälsning(?:ar)?|mvh|"
     r"z (?:poważaniem|wyrazami szacunku)|pozdrawiam(?: serdecznie)?|"
     r"(?:以上、?)?(?:どうぞ)?(?:宜|よろ)しくお(?:願|ねが)い(?:いた|致)?し(?:ます|申し上げます)|敬具|草々|"
-    r"此致|敬礼|敬禮|祝好|谢谢|謝謝|顺颂商祺|順頌商祺)\s*[,.!。，！]*\s*$",
+    r"此致|敬礼|敬禮|祝好|谢谢|謝謝|(?:顺颂|順頌|顺祝|順祝)(?:商祺|时祺|時祺))\s*[,.!。，！]*\s*$",
     re.IGNORECASE,
 )
 _CONTACT = re.compile(
@@ -78,13 +78,21 @@ _DISCLAIMER = re.compile(
     r"ce (?:message|courriel|mail|courrier)\b.{0,120}\b(?:confidentiel|destin)|"
     r"aviso (?:legal|de confidencialidad)|este (?:mensaje|correo|e-?mail)\b.{0,120}\bconfidencial|"
     r"(?:questo messaggio|le informazioni contenute|questa e-?mail)\b.{0,120}\b(?:riservat|confidenzial|destinat)|"
-    r"(?:dit|deze) (?:e-?mail|bericht)\b.{0,120}\b(?:vertrouwelijk|bestemd)|"
+    r"(?:dit|deze|de informatie in (?:dit|deze)) (?:e-?mail|bericht)\b.{0,120}\b(?:vertrouwelijk|bestemd)|"
     r"esta (?:mensagem|e-?mail)\b.{0,120}\bconfidencia|aviso de confidencialidade|"
     r"(?:detta|det här) (?:e-?post|mejl|meddelande)\w*\b.{0,120}\b(?:konfidentiell|avsett)|"
-    r"(?:niniejsza|ta) (?:wiadomość|korespondencja)\b.{0,120}\bpoufn|"
+    r"(?:niniejsza|ta) (?:wiadomość|korespondencja)\b.{0,120}\bpoufn|administratorem .{1,30} danych osobowych\b|"
     r"(?:本|この)(?:電子)?メール.{0,60}(?:機密|秘密)|(?:本|此)(?:电子)?邮件.{0,60}(?:机密|保密))",
     re.IGNORECASE | re.DOTALL,
 )
+# Who a company is by law: numbers that nobody asks a customer for.
+_LEGAL = re.compile(
+    r"\b(?:geschäftsführer|amtsgericht|handelsregister|hrb|hra|ust-?id|registered (?:in|office)|company (?:no|number|reg)|vat (?:no|reg|number)|"
+    r"siret|siren|rcs|capital (?:social|de)|p\.? ?iva|cod(?:ice)?\.? fisc|kvk|btw|cif|registro mercantil|cnpj|capital social|org\.? ?(?:nr|nummer)|"
+    r"krs|regon|nip|kapitał zakładowy)\b",
+    re.IGNORECASE,
+)
+_LONGEST_LEGAL = 200
 _CLAUSE = re.compile(r", [a-zà-ÿ]")
 _SENTENCE = re.compile(r"[?？!！。]\s*$|[a-zà-ÿ]{4}\.\s+[A-ZÀ-Ý]|\w{2,}\s+(?:\S+\s+){11}")
 
@@ -100,7 +108,9 @@ def signature_start(lines: list[str]) -> int:
 def _without_end(lines: list[str], end: int) -> int:
     """The end without blank lines, rules and what phones add."""
     while end and (
-        not lines[end - 1].strip() or RULE.match(short(lines[end - 1])) or _is_footer(lines[end - 1])
+        lines[end - 1].strip() in {"", "--"}
+        or RULE.match(short(lines[end - 1]))
+        or _is_footer(lines[end - 1])
     ):
         end -= 1
     return end
@@ -126,7 +136,7 @@ def _contact_start(lines: list[str], end: int) -> int:
         if RULE.match(short(line)):
             above = next((text.strip() for text in reversed(lines[max(at - 3, 0) : at]) if text.strip()), "")
             return at if _is_contact(lines[at + 1 : end]) and not above.endswith((":", "：")) else end
-        if len(line) <= _LONGEST_CLOSING and _CLOSING.match(line):
+        if len(line) <= _LONGEST_CLOSING and _is_closing(line):
             # The formula and the name below it are the sender's; what follows the name is not.
             name = next((n for n in range(at + 1, end) if lines[n].strip()), end)
             follows = name + 1 if name < end and not _CONTACT.search(lines[name][:_LONGEST_LINE]) else name
@@ -135,8 +145,17 @@ def _contact_start(lines: list[str], end: int) -> int:
     return end
 
 
+def _is_closing(line: str) -> bool:
+    """Whether the line is a closing formula, or the same in two languages."""
+    return bool(_CLOSING.match(line)) or (
+        "/" in line and all(_CLOSING.match(part) for part in line.split("/", 2))
+    )
+
+
 def _is_contact(block: list[str]) -> bool:
-    written = [line for line in block if line.strip()]
+    written = [
+        line for line in block if line.strip() and not (len(line) <= _LONGEST_LEGAL and _LEGAL.search(line))
+    ]
     if not 2 <= len(written) <= _BLOCK or any(len(line) > _LONGEST_LINE for line in written):
         return False
     if any(_NEEDED.search(line) or _SENTENCE.search(line) for line in written):

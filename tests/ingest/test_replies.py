@@ -8,9 +8,10 @@ import pytest
 from ingest.html import visible_text
 from ingest.parse import parse_email
 from ingest.reply import ReplyParts, split_reply
-from tests.ingest.reply_cases import Case, fold, read_cases
+from tests.ingest.reply_cases import BY_ANOTHER_HAND, Case, fold, read_cases
 
 CASES = read_cases()
+OTHERS = read_cases(BY_ANOTHER_HAND)
 # What we are known to get wrong. Each must still be wrong: who mends one takes it off the list.
 MISSES = {
     # A contact block without a closing formula may be the address that was asked for.
@@ -25,13 +26,13 @@ def raw_of(case: Case) -> bytes:
     return f"{head}Content-Transfer-Encoding: 8bit\n\n{case.body}\n".encode()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [*CASES, *OTHERS], ids=lambda case: case.id)
 def test_the_new_part_is_the_labelled_one(case: Case) -> None:
     reply = parse_email(raw_of(case)).reply
     assert case.is_met(reply) == (case.id not in MISSES), f"{reply!r} from {case.body!r}"
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [*CASES, *OTHERS], ids=lambda case: case.id)
 def test_no_word_of_the_text_is_in_no_part(case: Case) -> None:
     parsed = parse_email(raw_of(case))
     parts = fold(parsed.reply + parsed.signature + parsed.quoted)
@@ -50,6 +51,11 @@ def test_the_set_is_as_large_and_as_varied_as_it_says() -> None:
         assert len(cases) >= 14
         assert any(case.html for case in cases)
         assert sum(case.held_out for case in cases) == len(cases) // 3
+
+
+def test_the_other_set_has_every_language_too() -> None:
+    assert len({case.id for case in OTHERS}) == len(OTHERS) >= 90
+    assert {case.language for case in OTHERS} == {case.language for case in CASES}
 
 
 def test_nearly_all_are_right_and_hardly_a_word_is_lost() -> None:

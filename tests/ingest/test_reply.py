@@ -122,6 +122,26 @@ def test_the_sentence_right_above_an_introduction_is_kept() -> None:
     assert new_text(f"Call me at 10:30.\n{intro}\n{OLD}") == "Call me at 10:30."
 
 
+@pytest.mark.parametrize(
+    "marker",
+    [
+        "##- Please type your reply above this line -##",
+        "-- Bitte geben Sie Ihre Antwort über dieser Zeile ein --",
+        "##- Répondre au-dessus de cette ligne -##",
+        "##- Responda por encima de esta línea -##",
+    ],
+)
+def test_what_stands_below_a_help_desks_marker_is_history(marker: str) -> None:
+    assert new_text(f"It works now.\n\n{marker}\n\nYour request was updated.") == "It works now."
+    below = f"{marker}\n\nYour request was updated."
+    assert new_text(below) == below
+
+
+def test_a_few_quoted_lines_above_the_history_are_cited_and_the_history_goes() -> None:
+    log = "It prints this:\n\n> 08:14 connected\n> 08:15 failed\n\nWhat now?"
+    assert new_text(f"{log}\n\nOn Mon, 16 Nov 2026 at 17:20, Larkspur <s@l.example> wrote:\n{OLD}") == log
+
+
 def test_a_phones_greeting_at_the_end_goes() -> None:
     assert new_text("Yes please.\n\nSent from my iPhone") == "Yes please."
 
@@ -137,6 +157,9 @@ def test_a_phones_greeting_at_the_end_goes() -> None:
         "-" * 400 + "\n",
         "wrote " * 80 + ":\n",
         " " * 300 + "\n",
+        "#- " * 130 + "\n",
+        "--&nbsp;" * 50 + "\n",
+        "x <a@b> [" + "]" * 300 + "\n",
     ],
 )
 def test_time_grows_with_the_length_and_no_faster(line: str) -> None:
