@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lxml import etree
 
-from ingest.quote_headers import is_forward
+from ingest.quote_headers import is_block, is_forward
 from ingest.render import render
 
 # Marks that survive the layout and are not in any mail's text: they are taken out of it first.
@@ -306,10 +306,23 @@ def _mark_quotes(tree: etree._Element) -> None:
     header = next((one for one in tree.iter("div") if one.get("id") == "divRplyFwdMsg"), None)
     if header is not None:
         _mark_rest(header)
+    ruled = _ruled_styles(tree)
     for element in tree.iter("blockquote", "div", "span"):
-        if _is_quote(element):
+        if _is_quote(element) or (element.tag == "blockquote" and element.get("style") in ruled):
             _open_quote(element)
             _add_block(element, len(element), _CLOSE)
+
+
+def _ruled_styles(tree: etree._Element) -> set[str]:
+    """The styles of blocks with a line at the left that begin as an earlier mail's header: Outlook, with answers between."""
+    found: set[str] = set()
+    for element in tree.iter("blockquote"):
+        style = element.get("style", "")
+        if style not in found and "border-left" in style.lower():
+            first = list(islice((text.strip() for text in element.itertext() if text.strip()), 20))
+            if first and is_block(first, 0):
+                found.add(style)
+    return found
 
 
 def _open_quote(element: etree._Element) -> None:

@@ -26,6 +26,8 @@ _WROTE = re.compile(
 )
 _JAPANESE_INTRO = re.compile(r"^\s*\d{4}年\d{1,2}月\d{1,2}日.*[@＠].*[:：]$")
 _DATE_OR_TIME = re.compile(r"\d{1,2}[:.]\d{2}|\b(19|20)\d\d\b|\d{1,2}[./-]\d{1,2}[./-]\d{2}")
+# With a quote below it, an introduction of a mail program names the year, or an address: people say "on Monday at 8:15".
+_DATE = re.compile(r"\b(19|20)\d\d\b|\d{1,2}[./-]\d{1,2}[./-]\d{2}|\d{4}年")
 _CLOCK_OR_ADDRESS = re.compile(r"\d{1,2}:\d{2}|@")
 # "name <address>:", in whatever language the words before it are.
 _ADDRESS = re.compile(r"<[^\s<>]{1,200}@[^\s<>]{1,200}>")
@@ -140,8 +142,12 @@ def is_history(lines: list[str], at: int) -> bool:
     line = short(lines[at])
     if _HISTORY.match(line) or is_block(lines, at):
         return True
-    # "---- On Tue, 10 Nov 2026 09:14:22 +0000 somebody wrote ----"
-    return bool(_DASHED.match(line) and _WROTE.search(line) and _DATE_OR_TIME.search(line))
+    # "---- On Tue, 10 Nov 2026 09:14:22 +0000 somebody wrote ----", "-----Somebody <s@x> wrote: -----"
+    return bool(
+        _DASHED.match(line)
+        and _WROTE.search(line.strip(" -"))
+        and (_DATE_OR_TIME.search(line) or _ADDRESS.search(line))
+    )
 
 
 def next_text(lines: list[str], at: int) -> int | None:
@@ -185,9 +191,9 @@ def _is_intro(joined: str, lines: list[str], after: int) -> bool:
     if not _WROTE.search(joined):
         return False
     if quote_follows:
-        return bool(_DATE_OR_TIME.search(joined) or "@" in joined)
+        return bool(_DATE.search(joined) or "@" in joined)
     # Without quote marks behind it more is asked: "On 5 May your colleague wrote:" is a customer's sentence.
-    return bool(_DATE_OR_TIME.search(joined) and _CLOCK_OR_ADDRESS.search(joined))
+    return bool(_DATE.search(joined) and _CLOCK_OR_ADDRESS.search(joined))
 
 
 def is_block(lines: list[str], at: int) -> bool:

@@ -142,7 +142,7 @@ def _only_cites(lines: list[str]) -> bool:
         return False
     # Some programs put the introduction into the quote.
     bare = [line.lstrip("> ") for line in lines]
-    return not any(intro_length(lines, at) or intro_length(bare, at) for at in range(len(lines)))
+    return not any(intro_length(bare if QUOTED.match(line) else lines, at) for at, line in enumerate(lines))
 
 
 def _end_of_cited(lines: list[str], tells: list[int]) -> int:

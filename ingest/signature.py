@@ -27,22 +27,22 @@ _MOBILE = re.compile(
     r"outlook für .{1,20} herunterladen|holen sie sich outlook|"
     r"sendt fra min |lähetetty .{1,20}stä$|отправлено (?:с|из) |"
     r"(?:iphone|ipad|android|galaxy).{0,10}から送信|(?:ios|android) 版?の? ?outlook|outlook for .{1,10}を入手|"
-    r"发自我的|發自我的|从我的.{1,12}(?:发送|發送)|從我的.{1,12}傳送|获取 ?(?:ios|android) 版? ?outlook|나의 iphone에서 보냄)"
+    r"(?:发自|發自|来自|來自)我的|从我的.{1,12}(?:发送|發送)|從我的.{1,12}傳送|获取 ?(?:ios|android) 版? ?outlook|나의 iphone에서 보냄)"
     r".*$|^\s*outlook (?:für|pour|para|per|voor|för|dla) \w+\s*<.*>\s*\w*$|^\s*outlook für .{1,60} herunterladen$",
     re.IGNORECASE,
 )
 _CLOSING = re.compile(
     r"^\s*(?:(?:with )?(?:kind(?:est)?|best|warm(?:est)?|many)? ?regards|best wishes|all the best|cheers|sincerely|"
-    r"yours (?:sincerely|faithfully|truly)|sincerely yours|thanks|thank you|many thanks|best|"
+    r"yours (?:sincerely|faithfully|truly)|sincerely yours|thanks|thank you|many thanks|best|kr|br|rgds|"
     r"(?:mit )?(?:freundlichen?|freundlichem|besten?|herzlichen?|vielen?|viele|schönen?|liebe[nr]?) gr(?:ü|ue)(?:ß|ss)(?:en?)?"
     r"(?: aus [\w ]{2,30})?|gr(?:u|ü)(?:ß|ss)e?|mfg|vg|lg|"
     r"(?:bien |très )?cordialement|(?:bien )?à vous|salutations(?: distinguées)?|sincères salutations|"
-    r"(?:un )?(?:cordial |atento )?saludos?(?: cordial(?:es)?)?|atentamente|"
-    r"(?:cordiali|distinti|cari) saluti|saluti|cordialmente|"
-    r"(?:met )?(?:vriendelijke|hartelijke)? ?groet(?:en|jes)?|hoogachtend|mvg|"
+    r"(?:un )?(?:cordial |atento )?saludos?(?: cordial(?:es)?)?|atentamente|atte|slds|"
+    r"(?:cordiali|distinti|cari) saluti|saluti|cordialmente|cordialità|"
+    r"(?:met )?(?:vriendelijke|hartelijke)? ?groet(?:en|jes)?|hoogachtend|mvg|(?:met )?vr\.? ?gr|m\.v\.g|"
     r"(?:com os )?(?:melhores|meus) cumprimentos|cumprimentos|atenciosamente|atentamente|abraços?|"
     r"(?:med )?(?:vänliga|vänlig|bästa|hjärtliga)? ?hälsning(?:ar)?|mvh|"
-    r"z (?:poważaniem|wyrazami szacunku)|pozdrawiam(?: serdecznie)?|"
+    r"z (?:poważaniem|wyrazami szacunku)|pozdrawiam(?: serdecznie)?|pozdr|"
     r"(?:以上、?)?(?:どうぞ)?(?:宜|よろ)しくお(?:願|ねが)い(?:いた|致)?し(?:ます|申し上げます)|敬具|草々|"
     r"此致|敬礼|敬禮|祝好|谢谢|謝謝|(?:顺颂|順頌|顺祝|順祝)(?:商祺|时祺|時祺))\s*[,.!。，！]*\s*$",
     re.IGNORECASE,
@@ -66,9 +66,9 @@ _NEEDED = re.compile(
 # Who speaks of an address or a call may give it in the block below.
 _GIVES = re.compile(
     r"address|adress|adresse|dirección|domicilio|indirizzo|adres|endereço|morada|住所|地址|"
-    r"\b(?:call|phone|ring|reach me|text me)|telephone|rückruf|anruf|ruf(?:en|t)? |telefon|erreich|"
-    r"appel|joindre|téléphon|llam|teléfono|chiam|telefon|bel(?:len|t)? |ligu|ligar|telefone|"
-    r"ring|nå mig|zadzwo|telefon|電話|电话|致电|回电",
+    r"\b(?:call|phone|ring|reach me|text me)\b|telephone|rückruf|anruf|\bruf(?:en|t)?\b|telefon|erreich|"
+    r"\brappel|\bappel(?:ez|er)\b|joindre|téléphon|\bllám|\bllam(?:ar|en?)\b|teléfono|\bchiama(?:t|r|mi)|\bbel(?:len|t)?\b|"
+    r"\bligu|\bligar|\bringa?\b|nå mig|zadzwo|電話|电话|致电|回电",
     re.IGNORECASE,
 )
 _DISCLAIMER = re.compile(
@@ -78,10 +78,13 @@ _DISCLAIMER = re.compile(
     r"ce (?:message|courriel|mail|courrier)\b.{0,120}\b(?:confidentiel|destin)|"
     r"aviso (?:legal|de confidencialidad)|este (?:mensaje|correo|e-?mail)\b.{0,120}\bconfidencial|"
     r"(?:questo messaggio|le informazioni contenute|questa e-?mail)\b.{0,120}\b(?:riservat|confidenzial|destinat)|"
-    r"(?:dit|deze|de informatie in (?:dit|deze)) (?:e-?mail|bericht)\b.{0,120}\b(?:vertrouwelijk|bestemd)|"
+    r"(?:dit|deze|de informatie in (?:dit|deze)) (?:e-?mail(?:bericht)?|bericht)\b.{0,120}\b(?:vertrouwelijk|bestemd)|"
     r"esta (?:mensagem|e-?mail)\b.{0,120}\bconfidencia|aviso de confidencialidade|"
     r"(?:detta|det här) (?:e-?post|mejl|meddelande)\w*\b.{0,120}\b(?:konfidentiell|avsett)|"
-    r"(?:niniejsza|ta) (?:wiadomość|korespondencja)\b.{0,120}\bpoufn|administratorem .{1,30} danych osobowych\b|"
+    r"(?:niniejsza|ta) (?:wiadomość|korespondencja)\b.{0,120}\bpoufn|treść (?:tej|niniejszej) wiadomości\b.{0,120}\bpoufn|"
+    r"administratorem .{1,30} danych osobowych\b|antes de imprimir\b|pensez à l['’]environnement|n['’]imprimez ce|"
+    r"(?:bitte )?(?:denken|prüfen) sie .{0,60}(?:umwelt|ausdruck)|denk aan het milieu|rispetta l['’]ambiente|pensa all['’]ambiente|"
+    r"tänk på miljön|pomyśl o środowisku|"
     r"(?:本|この)(?:電子)?メール.{0,60}(?:機密|秘密)|(?:本|此)(?:电子)?邮件.{0,60}(?:机密|保密))",
     re.IGNORECASE | re.DOTALL,
 )
@@ -93,6 +96,7 @@ _LEGAL = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_LEGAL = 200
+_BESIDE = re.compile(r"[|·•]")  # what stands side by side on one line
 _CLAUSE = re.compile(r", [a-zà-ÿ]")
 _SENTENCE = re.compile(r"[?？!！。]\s*$|[a-zà-ÿ]{4}\.\s+[A-ZÀ-Ý]|\w{2,}\s+(?:\S+\s+){11}")
 
@@ -122,11 +126,14 @@ def _is_footer(line: str) -> bool:
 
 
 def _without_disclaimer(lines: list[str], end: int) -> int:
-    """Where the last paragraph begins if it is a disclaimer, else the end."""
+    """Where a disclaimer begins in the last paragraph, which may hold a contact block above it; else the end."""
     start = end
     while start and lines[start - 1].strip() and end - start < _TAIL:
         start -= 1
-    return start if start and _DISCLAIMER.match("\n".join(lines[start:end])[:500]) else end
+    for at in range(start, end):
+        if at and _DISCLAIMER.match("\n".join(lines[at:end])[:500]):
+            return at
+    return end
 
 
 def _contact_start(lines: list[str], end: int) -> int:
@@ -158,6 +165,6 @@ def _is_contact(block: list[str]) -> bool:
     ]
     if not 2 <= len(written) <= _BLOCK or any(len(line) > _LONGEST_LINE for line in written):
         return False
-    if any(_NEEDED.search(line) or _SENTENCE.search(line) for line in written):
+    if any(_NEEDED.search(line) or any(map(_SENTENCE.search, _BESIDE.split(line))) for line in written):
         return False
     return any(_CONTACT.search(line) for line in written)

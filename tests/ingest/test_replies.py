@@ -16,6 +16,10 @@ OTHERS = read_cases(BY_ANOTHER_HAND)
 MISSES = {
     # A contact block without a closing formula may be the address that was asked for.
     "de-kontakt-ohne-gruss",
+    # Titles below a name without a closing formula, a phone or an address.
+    "en-b-notes-two-generations",
+    # A help-desk's own update, with the earlier ones below a rule.
+    "en-b-zendesk-vendor",
 }
 
 
@@ -43,7 +47,7 @@ def test_no_word_of_the_text_is_in_no_part(case: Case) -> None:
 def test_the_set_is_as_large_and_as_varied_as_it_says() -> None:
     assert len(CASES) >= 150
     assert len({case.id for case in CASES}) == len(CASES)
-    assert {case.id for case in CASES} >= MISSES
+    assert {case.id for case in [*CASES, *OTHERS]} >= MISSES
     languages = {case.language for case in CASES}
     assert len(languages) == 11
     for language in languages:
@@ -54,7 +58,7 @@ def test_the_set_is_as_large_and_as_varied_as_it_says() -> None:
 
 
 def test_the_other_set_has_every_language_too() -> None:
-    assert len({case.id for case in OTHERS}) == len(OTHERS) >= 90
+    assert len({case.id for case in OTHERS}) == len(OTHERS) >= 180
     assert {case.language for case in OTHERS} == {case.language for case in CASES}
 
 
