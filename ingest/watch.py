@@ -140,7 +140,8 @@ class FolderWatch:
 
     def take_unchanged(self) -> int | None:
         """Folder.take_unchanged() of the folder as it is read now."""
-        return self._reader.take_unchanged() if self._reader is not None else None
+        reader = self._reader  # a step that runs now may end the connection
+        return reader.take_unchanged() if reader is not None else None
 
     def disconnect(self) -> None:
         """Leave the server without ceremony; never raises."""
