@@ -97,7 +97,7 @@ class ParsedEmail(Frozen):
     kind_reason: str = ""
     text: str = ""  # all visible text
     reply: str = (
-        ""  # the new part: without quoted history and signature; where nothing is left out, all of `text`
+        ""  # the new part, without quoted history and signature: all of `text` where nothing is left out
     )
     signature: str = ""
     quoted: str = ""  # the history and forwarded mail that `reply` leaves out

@@ -6,12 +6,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from threading import RLock
-from types import TracebackType
-from typing import Self
 
 from briefbox.errors import FolderMissingError, MailboxError
 from briefbox.schemas import FetchedEmail, Fingerprint, FolderStatus
-from ingest.mailbox import GONE
+from ingest.mailbox import GONE, Openable
 from ingest.parse import message_id_of
 from ingest.partial import fetch_in_part
 
@@ -23,7 +21,7 @@ class _FakeFolder:
     emails: dict[int, FetchedEmail] = field(default_factory=dict)
 
 
-class FakeMailbox:
+class FakeMailbox(Openable):
     """A mailbox in memory, with scripted failures, for tests and dry runs.
 
     It plays server and connection at once. The script's side (append, remove, renumber, fail_next, ...)
@@ -111,15 +109,6 @@ class FakeMailbox:
         self.calls["close"] += 1
         self.is_open = False
         self._selected = None
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()
 
     def folders(self) -> list[str]:
         self._called("folders")

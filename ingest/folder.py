@@ -16,66 +16,31 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 
 from briefbox.db import Database
-from briefbox.errors import MailboxError, MailboxPausedError
+from briefbox.errors import MailboxError
 from briefbox.schemas import FetchedEmail, Fingerprint, FolderStatus
 from briefbox.settings import Settings
 from briefbox.store import folders, ledger, mailboxes, recognise
 from briefbox.store.handling import Handling
 from briefbox.store.ledger import Arrival
 from briefbox.store.mailboxes import MailboxLease
-from briefbox.tables import Email, FolderCursor, LedgerEntry
+from briefbox.tables import FolderCursor
 from ingest import parser_process
-from ingest.mailbox import Mailbox, fetch_one
+from ingest.mailbox import Mailbox
 from ingest.parser_process import Outcome, ParserProcess
 from ingest.partial import most_whole
+from ingest.same_folder import NUM_COMPARED, SameFolder
+from ingest.suspects import MAX_BREAKS, Suspects
 
 log = logging.getLogger(__name__)
 
 SendHints = Callable[[list[int]], object]
 
-# A server may break the connection on one particular mail. It is then fetched alone, and after this
-# many breaks it is a dead letter (with a retry), so that it does not stand before all later mail for ever.
-MAX_BREAKS = 4
-# After so many it is asked for in part: a server may send far more than the size that it stated.
-BREAKS_BEFORE_PART = 2
 # A step takes so many batches at most: while one is parsed the next one is fetched.
 NUM_BATCHES = 4
-# How many known mails, the newest and as many over the whole folder, are compared when a connection is new.
-NUM_COMPARED = 5
 # How long the server's word that nothing was added is taken for it.
 LIST_AT_LEAST_EVERY = timedelta(days=1)
-
-
-class Suspects:
-    """UIDs during whose fetch the connection broke, and how often it did so while one was fetched alone."""
-
-    def __init__(self) -> None:
-        """Kept for as long as the mailbox is watched; a restart starts counting afresh."""
-        self._breaks: dict[tuple[str, int], int] = {}
-
-    def __contains__(self, key: tuple[str, int]) -> bool:
-        return key in self._breaks
-
-    def broke(self, folder: str, uids: Sequence[int]) -> None:
-        """The connection broke while these were fetched."""
-        for uid in uids:
-            self._breaks[folder, uid] = self._breaks.get((folder, uid), 0) + (len(uids) == 1)
-
-    def passed(self, folder: str, uids: Sequence[int]) -> None:
-        """These were fetched well."""
-        for uid in uids:
-            self._breaks.pop((folder, uid), None)
-
-    def is_hard(self, folder: str, uid: int) -> bool:
-        """Whether the connection broke so often on this one alone that only a part of it is asked for."""
-        return self._breaks.get((folder, uid), 0) >= BREAKS_BEFORE_PART
-
-    def is_condemned(self, folder: str, uid: int) -> bool:
-        """Whether the connection broke too often on this one alone."""
-        return self._breaks.get((folder, uid), 0) >= MAX_BREAKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +72,7 @@ class Folder:
         self.suspects = suspects if suspects is not None else Suspects()
         self.parser = parser if parser is not None else parser_process.shared()
         self.parser.start()
+        self._same = SameFolder(database, settings, lease, name)
         self._cursor: FolderCursor | None = None
         self._own: frozenset[str] | None = None
         # What the folder was compared by, and how much of it concerns us, until all that was found is in the ledger.
@@ -201,9 +167,7 @@ class Folder:
                 if not uids or (backfill and self.settings.backfill_per_second):
                     num_waiting += self._commit_pending()
         except BaseException:
-            # What is missing is listed afresh.
-            self._cursor, self._older, self._compared, self._pending = None, None, None, None
-            uids.clear()
+            self._forget()
             raise
         return Reconciled(self.name, len(window), num_waiting, is_complete=not uids)
 
@@ -225,7 +189,7 @@ class Folder:
 
     def _compare(self, mailbox: Mailbox, status: FolderStatus, *, list_all: bool) -> None:
         """Find or begin the cursor, and list what the ledger lacks."""
-        is_first_look, cursor = self._cursor is None, self._find(mailbox, status)
+        is_first_look, cursor = self._cursor is None, self._same.find(mailbox, status)
         if cursor.id != (self._cursor.id if self._cursor else None):
             self._news, self._older = deque(), None
         self._cursor, self._compared, self._own = cursor, (status, None), None
@@ -236,8 +200,8 @@ class Folder:
                 known = {entry.uid for entry in folders.newest_entries(session, cursor, limit=NUM_COMPARED)}
             else:
                 known = ledger.known_uids(session, cursor, listed)
-        if is_first_look and self._is_other_mail(mailbox, cursor, status, known):
-            self._cursor = cursor = self._begin_again(mailbox, cursor, status, folders.RESTORED)
+        if is_first_look and self._same.is_other_mail(mailbox, cursor, status, known):
+            self._cursor = cursor = self._same.begin_again(mailbox, cursor, status, folders.RESTORED)
             known, listed = set(), mailbox.uids_above(0)
             self._older = None
         if listed is None:
@@ -245,94 +209,6 @@ class Folder:
         unread = range(cursor.backfill_uid + 1, cursor.older_uid + 1)
         self._news = deque(uid for uid in listed if uid not in known and uid not in unread)
         self._compared = (status, len(listed))
-
-    def _find(self, mailbox: Mailbox, status: FolderStatus) -> FolderCursor:
-        with self.database.read() as session:
-            known = folders.cursors_of(session, self.lease.mailbox_id, self.name)
-            start = mailboxes.get_by_id(session, self.lease.mailbox_id).start_at
-        current = next((c for c in known if c.current), None)
-        if current is None:
-            first, newest = _starting_point(mailbox, status, start)
-            with self.database.write() as session:
-                mailboxes.renew(session, self.lease, seconds=self.settings.mailbox_lease_seconds)
-                return folders.begin(
-                    session, self.lease.mailbox_id, self.name, status, first_uid=first, newest_uid=newest
-                )
-        if current.uidvalidity == status.uidvalidity:
-            return current
-        earlier = max(
-            (c for c in known if c.uidvalidity == status.uidvalidity),
-            key=lambda c: c.generation,
-            default=None,
-        )
-        if earlier is None:
-            return self._begin_again(mailbox, current, status, folders.RENUMBERED)
-        self._tell(current, status, folders.RENUMBERED, earlier)
-        return earlier
-
-    def _is_other_mail(
-        self, mailbox: Mailbox, cursor: FolderCursor, status: FolderStatus, known: set[int]
-    ) -> bool:
-        """Whether the server shows other mail under UIDs that we know: a restored backup, another account."""
-        uids = sorted(known)
-        with self.database.read() as session:
-            held = ledger.held(
-                session, cursor, {*uids[-NUM_COMPARED:], *uids[:: max(1, len(uids) // NUM_COMPARED)]}
-            )
-        shown = mailbox.fingerprints(sorted(held)) if held else {}
-        strange = [uid for uid, found in shown.items() if not recognise.agrees(*held[uid], found)]
-        # A header may be told differently by a server that is otherwise right: the bytes decide.
-        if strange and self._has_other_bytes(mailbox, *held[strange[0]]):
-            return True
-        # Nothing to compare: UIDNEXT never goes back (RFC 3501, 2.3.1.1), so one that does belongs to another folder.
-        return not shown and bool(status.uidnext) and status.uidnext <= cursor.last_uid  # type: ignore[operator]
-
-    def _has_other_bytes(self, mailbox: Mailbox, entry: LedgerEntry, email: Email) -> bool:
-        """Whether the server gives other bytes for this email, fetched in the form in which it is held."""
-        with self.database.read() as session:
-            left = ledger.left_on_server(session, email.raw_id)
-        # One that is held whole was no larger; what is larger now is not fetched whole to see that it differs.
-        most = -1 if left else max(self.settings.max_email_bytes, entry.size or 0)
-        found = fetch_one(mailbox, entry.uid, most)
-        return found.raw is not None and sha256(found.raw).hexdigest() != email.sha256
-
-    def _begin_again(
-        self, mailbox: Mailbox, old: FolderCursor, status: FolderStatus, kind: str
-    ) -> FolderCursor:
-        return self._tell(old, status, kind, None, newest_uid=_last_uid(mailbox, status))
-
-    def _tell(
-        self,
-        old: FolderCursor,
-        status: FolderStatus,
-        kind: str,
-        earlier: FolderCursor | None,
-        *,
-        newest_uid: int = 0,
-    ) -> FolderCursor:
-        """Change the cursor, say why, and stop when it happens too often."""
-        why = (
-            f"UIDVALIDITY was {old.uidvalidity} and is {status.uidvalidity} now"
-            if kind == folders.RENUMBERED
-            else f"UIDVALIDITY is {status.uidvalidity} as before, but other mail stands under the UIDs that we know (a restored backup, or another account)"
-        )
-        text = f"The folder {self.name!r} came back with other UIDs: {why}. It is read again; mail that is held already is recognised."
-        with self.database.write() as session:
-            mailboxes.renew(session, self.lease, seconds=self.settings.mailbox_lease_seconds)
-            if earlier is None:
-                cursor = folders.begin_again(session, old, status, newest_uid=newest_uid)
-            else:
-                cursor = earlier
-                folders.make_current(session, cursor)
-            folders.note_event(session, self.lease.mailbox_id, self.name, kind, text)
-            paused = folders.why_pause(session, self.lease.mailbox_id, self.name)
-            if paused:
-                row = mailboxes.get_by_id(session, self.lease.mailbox_id)
-                mailboxes.pause(session, row.name, reason=paused, actor="poller", alert=True)
-        log.warning("mailbox %d: %s", self.lease.mailbox_id, text)
-        if paused:
-            raise MailboxPausedError(paused)
-        return cursor
 
     # --- into the ledger
 
@@ -408,7 +284,18 @@ class Folder:
     def _commit_pending(self) -> int:
         """Commit what is being parsed, if anything is. Returns how many emails of it wait for a brief."""
         fetched, self._pending = self._pending, None
-        return 0 if fetched is None else self._commit(fetched)
+        if fetched is None:
+            return 0
+        try:
+            return self._commit(fetched)
+        except BaseException:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        """Something went wrong: what is missing in the ledger is listed afresh."""
+        self._cursor, self._older, self._compared, self._pending = None, None, None, None
+        self._news.clear()
 
     def _fetch(
         self,
@@ -514,18 +401,6 @@ def _arrival(email: FetchedEmail, outcome: Outcome) -> Arrival:
     return Arrival(email, outcome.parsed, outcome.problem, outcome.json)
 
 
-def _starting_point(mailbox: Mailbox, status: FolderStatus, start_at: str) -> tuple[int, int]:
-    """Where reading begins, and the newest UID there is: what lies between was there before us."""
-    newest, days = _last_uid(mailbox, status), folders.start_days(start_at)
-    if days is None:
-        return 0, newest
-    if days == 0:
-        return newest, newest
-    # SINCE knows days only, and those of the server (RFC 3501, 6.4.4): rather one day more than one less.
-    recent = mailbox.uids_since(datetime.now(UTC) - timedelta(days=days + 1))
-    return (min(recent) - 1 if recent else newest), newest
-
-
 def _is_unchanged(cursor: FolderCursor, status: FolderStatus) -> bool:
     """Whether the folder can't have new mail since it was last listed: then there is nothing to list.
 
@@ -543,11 +418,3 @@ def _is_unchanged(cursor: FolderCursor, status: FolderStatus) -> bool:
 def _is_read_to_its_end(cursor: FolderCursor, status: FolderStatus) -> bool:
     """Whether the answer to EXAMINE says that there is nothing above the cursor, so that it need not be asked for."""
     return status.uidnext is not None and status.uidnext <= cursor.last_uid + 1
-
-
-def _last_uid(mailbox: Mailbox, status: FolderStatus) -> int:
-    """The newest UID there is; UIDNEXT may be absent or 0."""
-    if status.uidnext:
-        return status.uidnext - 1
-    uids = mailbox.uids_above(0)
-    return uids[-1] if uids else 0

@@ -234,7 +234,6 @@ def _near(one: str, other: str) -> bool:
     return all(abs(int(one[at : at + 2], 16) - int(other[at : at + 2], 16)) < _NEAR for at in (0, 2, 4))
 
 
-@lru_cache(maxsize=1024)
 def _hex(colour: str) -> str:
     """Six hexadecimal digits; "none" for a colour that lets all through, "" for one that is not known."""
     colour = colour.strip().lower()

@@ -8,8 +8,6 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import TracebackType
-from typing import Self
 
 from imapclient import IMAPClient
 from imapclient.exceptions import IMAPClientAbortError, IMAPClientError, LoginError, ProtocolError
@@ -18,7 +16,7 @@ from briefbox.errors import MailboxError, MailboxLoginError, MailboxProtocolErro
 from ingest import sign_in
 from ingest.idle import ByeError, Idle, IdleRefusedError
 from ingest.literal import bound_literals
-from ingest.mailbox import Account
+from ingest.mailbox import Account, Openable
 from ingest.tls import tls_context
 
 # What IMAPClient's parser raises on answers that no server should give.
@@ -40,7 +38,7 @@ _PASSING = (
 )
 
 
-class IMAPConnection:
+class IMAPConnection(Openable):
     """One connection, opened and closed as often as need be."""
 
     def __init__(self, account: Account) -> None:
@@ -90,15 +88,6 @@ class IMAPConnection:
                 return
         with suppress(Exception):
             client.shutdown()
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()
 
     def _check_account(self) -> None:
         account = self.account

@@ -4,6 +4,7 @@
 UIDs and raw bytes; neither knows the database, the cursor or what an email means, and neither changes anything.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,6 +44,27 @@ class Account:
     def command(self) -> str:
         """The command that enters this account's sign-in again."""
         return f"briefbox mailbox add {self.name} --replace" if self.name else "briefbox mailbox add ..."
+
+
+class Openable(ABC):
+    """Opened at the beginning of a `with` block and closed at its end."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """As Mailbox.open."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """As Mailbox.close."""
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
 
 
 class Mailbox(Protocol):

@@ -88,10 +88,10 @@ _DISCLAIMER = re.compile(
     r"(?:本|この)(?:電子)?メール.{0,60}(?:機密|秘密)|(?:本|此)(?:电子)?邮件.{0,60}(?:机密|保密))",
     re.IGNORECASE | re.DOTALL,
 )
-# Who a company is by law: numbers that nobody asks a customer for.
+# Who a company is by law: numbers that nobody asks a customer for, on lines that may be long.
 _LEGAL = re.compile(
     r"\b(?:geschäftsführer|amtsgericht|handelsregister|hrb|hra|ust-?id|registered (?:in|office)|company (?:no|number|reg)|vat (?:no|reg|number)|"
-    r"siret|siren|rcs|capital (?:social|de)|p\.? ?iva|cod(?:ice)?\.? fisc|kvk|btw|cif|registro mercantil|cnpj|capital social|org\.? ?(?:nr|nummer)|"
+    r"siret|siren|rcs|capital (?:social|de)|p\.? ?iva|cod(?:ice)?\.? fisc|kvk|btw[- ]?(?:nr|nummer|id)|cif|registro mercantil|cnpj|capital social|org\.? ?(?:nr|nummer)|"
     r"krs|regon|nip|kapitał zakładowy)\b",
     re.IGNORECASE,
 )
@@ -160,11 +160,12 @@ def _is_closing(line: str) -> bool:
 
 
 def _is_contact(block: list[str]) -> bool:
-    written = [
-        line for line in block if line.strip() and not (len(line) <= _LONGEST_LEGAL and _LEGAL.search(line))
-    ]
-    if not 2 <= len(written) <= _BLOCK or any(len(line) > _LONGEST_LINE for line in written):
+    written = [line for line in block if line.strip()]
+    if any(_SENTENCE.search(part) for line in written for part in _BESIDE.split(line)):
         return False
-    if any(_NEEDED.search(line) or any(map(_SENTENCE.search, _BESIDE.split(line))) for line in written):
+    told = [line for line in written if not (len(line) <= _LONGEST_LEGAL and _LEGAL.search(line))]
+    if not 2 <= len(told) <= _BLOCK or any(
+        len(line) > _LONGEST_LINE or _NEEDED.search(line) for line in told
+    ):
         return False
-    return any(_CONTACT.search(line) for line in written)
+    return any(_CONTACT.search(line) for line in told)

@@ -23,9 +23,10 @@ from briefbox.settings import Settings
 from briefbox.store import alerts, folders, mailboxes
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.tables import Mailbox as MailboxRow
-from ingest.folder import Folder, SendHints, Suspects
+from ingest.folder import Folder, SendHints
 from ingest.mailbox import Mailbox
 from ingest.renamed import follow
+from ingest.suspects import Suspects
 
 log = logging.getLogger(__name__)
 

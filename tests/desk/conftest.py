@@ -18,7 +18,7 @@ from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlmodel import select
 
-from briefbox.db import Database, migrate
+from briefbox.db import Database
 from briefbox.schemas import (
     Address,
     Attachment,
@@ -40,20 +40,10 @@ from desk.app import create_app
 CATEGORIES = ("order", "delivery", "refund", "technical problem", "billing", "other")
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated, empty database file to copy: migrating takes longer than most of these tests."""
-    path = tmp_path_factory.mktemp("desk") / "briefbox.db"
-    database = Database(f"sqlite:///{path}")
-    migrate(database)
-    database.close()
-    return path
-
-
 @pytest.fixture
-def database(settings: Settings, migrated: Path) -> Iterator[Database]:
+def database(settings: Settings, migrated_sqlite: Path) -> Iterator[Database]:
     """The store is tested on PostgreSQL too; the desk only calls it."""
-    shutil.copy(migrated, settings.ensure_data_dir() / "briefbox.db")
+    shutil.copy(migrated_sqlite, settings.ensure_data_dir() / "briefbox.db")
     database = Database(settings.database_address)
     yield database
     database.close()

@@ -18,11 +18,12 @@ from briefbox.tables import Email, LedgerEntry, RawEmail
 from briefbox.tables import Mailbox as MailboxRow
 from ingest import again, attachment
 from ingest.accounts import account_of
-from ingest.folder import Folder, Suspects
+from ingest.folder import Folder
 from ingest.imap_mailbox import IMAPMailbox
 from ingest.look import look
 from ingest.parse import parse_email
 from ingest.pieces import decoded, read_part
+from ingest.suspects import Suspects
 from tests.ingest import big
 from tests.servers import Dovecot, dovecot
 

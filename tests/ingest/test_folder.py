@@ -77,6 +77,20 @@ def test_a_step_that_goes_on_leaves_its_last_batch_to_the_next_step(
     assert len(set(hints)) == len(hints) == 8
 
 
+def test_a_batch_that_cannot_be_committed_by_the_next_step_is_read_again(
+    database: Database, make_folder: MakeFolder, server: FakeMailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(fetch_batch=1, backfill_per_second=0.0)
+    folder.step(server, in_full=True)
+    folder.step_back(server)
+    with monkeypatch.context() as broken:
+        broken.setattr("ingest.folder.ledger.commit_batch", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            folder.step(server, in_full=True)
+    folder.reconcile(server, in_full=False)
+    assert sorted(ledger(database)) == list(range(1, 8))
+
+
 def test_what_was_being_parsed_when_the_folder_was_left_is_fetched_again(
     database: Database, make_folder: MakeFolder, server: FakeMailbox, hints: list[int]
 ) -> None:

@@ -137,6 +137,17 @@ def test_what_stands_below_a_help_desks_marker_is_history(marker: str) -> None:
     assert new_text(below) == below
 
 
+def test_a_word_in_a_contact_block_that_is_no_companys_number_keeps_it() -> None:
+    block = "Reed Ltd\nBTW order 4711 is late as well\nTel: +44 113 496 0000"
+    text = f"Where is my parcel?\n\nRegards,\nAna\n\n{block}"
+    assert new_text(text) == text
+    company = block.replace("BTW order 4711 is late as well", "BTW-nr. NL001234567B01")
+    assert (
+        new_text(f"Where is my parcel?\n\nRegards,\nAna\n\n{company}")
+        == "Where is my parcel?\n\nRegards,\nAna"
+    )
+
+
 def test_a_few_quoted_lines_above_the_history_are_cited_and_the_history_goes() -> None:
     log = "It prints this:\n\n> 08:14 connected\n> 08:15 failed\n\nWhat now?"
     assert new_text(f"{log}\n\nOn Mon, 16 Nov 2026 at 17:20, Larkspur <s@l.example> wrote:\n{OLD}") == log
