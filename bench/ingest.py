@@ -11,6 +11,7 @@ product's own time goes.
 
 import argparse
 import cProfile
+import os
 import pstats
 import statistics
 import tempfile
@@ -92,10 +93,18 @@ def compare(
 ) -> None:
     """All readers in rotating order, one warm-up round before."""
     store = "PostgreSQL" if postgres else "SQLite"
+    processor: list[tuple[float, float]] = []  # seconds of the poller's process and of the parser's
+
+    def ours() -> float:
+        fresh, before = make_database(), (time.process_time(), parser_seconds())
+        seconds = reconcile(inbox, *fresh)
+        processor.append((time.process_time() - before[0], parser_seconds() - before[1]))
+        return seconds
+
     readers: dict[str, Callable[[], float]] = {
         "bare batched fetch (imapclient)": lambda: bare_fetch(inbox),
         "fetch and parse, nothing stored (imap_tools)": lambda: imap_tools_fetch(inbox),
-        f"briefbox: fetch, parse, commit to {store}": lambda: reconcile(inbox, *make_database()),
+        f"briefbox: fetch, parse, commit to {store}": ours,
     }
     speeds: dict[str, list[float]] = {reader: [] for reader in readers}
     for number in range(rounds + 1):
@@ -115,6 +124,25 @@ def compare(
         ["what", "emails/s (median)", "of the bare fetch"],
         rows,
     )
+    poller, parser = (
+        statistics.median(each) * 1000 / inbox.number for each in zip(*processor[1:], strict=True)
+    )
+    print(f"Processor time of briefbox, ms an email: poller {poller:.2f}, parser {parser:.2f}")
+
+
+def parser_seconds() -> float:
+    """Processor time of the child that parses, so far; 0 before it is started."""
+    children = (
+        child
+        for task in Path("/proc/self/task").iterdir()
+        for child in (task / "children").read_text().split()
+    )
+    total = 0.0
+    for child in children:
+        if "ingest.parser_process" in Path(f"/proc/{child}/cmdline").read_text():
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
 
 
 def profile(inbox: Inbox, make_database: MakeDatabase) -> None:
