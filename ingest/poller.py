@@ -178,7 +178,8 @@ class Poller:
                 del self._watches[mailbox_id]
 
     def _of(self, mailbox_id: int) -> list[FolderWatch]:
-        return self._watches[mailbox_id][1]
+        # None where a mailbox was paused since we looked.
+        return self._watches[mailbox_id][1] if mailbox_id in self._watches else []
 
     def _all(self) -> list[FolderWatch]:
         return [watch for _, watches in self._watches.values() for watch in watches]

@@ -87,14 +87,14 @@ def _tuples(
     columns = [_column([row[name] for row in rows], table.c[name], dialect) for name in given]
     defaults = [name for name in blank if name not in rows[0]]
     repeated = [repeat(*_column([blank[name]], table.c[name], dialect)) for name in defaults]
+    # Not strict: a repeated default has no end.
     return ["id", *given, *defaults], list(zip(ids, *columns, *repeated, strict=False))
 
 
 def _column(values: list[Any], column: Column[Any], dialect: Dialect) -> list[Any]:
     if isinstance(column.type, JSON):
-        return [
-            to_json(value) for value in values
-        ]  # a COPY is text, where a driver's own wrapper is only dear
+        # A COPY is text, where a driver's own wrapper is only dear.
+        return [to_json(value) for value in values]
     process = column.type.dialect_impl(dialect).bind_processor(dialect)
     if process is None:
         # A driver would take an enumeration for a type of its own.

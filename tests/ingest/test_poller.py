@@ -1,13 +1,13 @@
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 
 import pytest
 from imapclient import IMAPClient
-from sqlmodel import col, func, select, update
+from sqlmodel import Session, col, func, select, update
 
 from briefbox.db import Database
 from briefbox.embedded.imap import EmbeddedIMAP
@@ -93,6 +93,29 @@ def num_emails(database: Database) -> int:
 def last_error(database: Database, name: str = "support") -> str:
     with database.read() as session:
         return mailboxes.get(session, name).last_error
+
+
+def test_a_mailbox_that_is_paused_while_we_look_ends_nothing(
+    database: Database,
+    settings: Settings,
+    imap: EmbeddedIMAP,
+    poll: Poll,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    append(imap.port, 1)
+    row = connect(database, settings, imap.port)
+    with database.write() as session:
+        session.get_one(Mailbox, row.id).reconcile_at = datetime.now(UTC)
+    get_many, looks = mailboxes.get_many, Counter[str]()
+
+    def gone_at_first(session: Session, mailbox_ids: Sequence[int]) -> list[Mailbox]:
+        looks["made"] += 1
+        return [] if looks["made"] == 1 else get_many(session, mailbox_ids)
+
+    monkeypatch.setattr("ingest.poller.mailboxes.get_many", gone_at_first)
+    hints = poll()
+    wait_for(lambda: len(hints) == 1, "the mail at the next look")
+    assert looks["made"] == 2
 
 
 def test_several_folders_are_watched(
