@@ -72,8 +72,8 @@ def _opened(url: str) -> Database:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Embedded defaults in a temporary folder, with the fake engine."""
-    return load_settings(data_dir=tmp_path / "data", engine="fake")
+    """Embedded defaults in a temporary folder, with the fake engine, and one thread for each process that runs tests."""
+    return load_settings(data_dir=tmp_path / "data", engine="fake", threads=1)
 
 
 # Migrating takes longer than most tests do, so it is done once and copied.

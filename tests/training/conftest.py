@@ -123,9 +123,12 @@ def support(database: Database, deliver: Callable[..., list[int]], ana: User) ->
     return Support(database, deliver, ana)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Matrices this small are slower on several threads."""
+    """Matrices this small are slower on several threads, and sums on several are not the same to the last bit.
+
+    For each test: an engine that another test makes in this process sets the number anew.
+    """
     import torch
 
     before = torch.get_num_threads()
