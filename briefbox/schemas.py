@@ -27,6 +27,11 @@ BriefField = Literal["priority", "category", "headline", "summary"]
 BRIEF_FIELDS: tuple[BriefField, ...] = ("priority", "category", "headline", "summary")
 
 
+# Where a conversation stands: for an agent, put off until a time, answered by a mail of ours, finished.
+STATES: tuple[str, ...] = ("open", "snoozed", "answered", "done")
+UNFINISHED: tuple[str, ...] = ("open", "snoozed", "answered")
+
+
 class EmailKind(StrEnum):
     """What sort of mail it is; only customer mail is briefed."""
 

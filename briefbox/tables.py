@@ -101,10 +101,36 @@ class User(SQLModel, table=True):
     id: int = Field(default=None, primary_key=True)
     email: str = Field(unique=True)
     name: str = ""
-    role: str = "agent"  # agent or admin
+    role: str = "agent"  # agent, reviewer or admin: each may do what the one before may
     password_hash: str = ""
+    all_mailboxes: bool = True  # False: only those of MailboxAccess; admins see all
+    totp_encrypted: str = _text()  # secret of the second factor (RFC 6238); "" where there is none
+    totp_step: int = Field(default=0, sa_type=BigInteger)  # of the code used last: no code is good twice
+    recovery_hashes: list[str] = _json(list)  # sha256 of the recovery codes that are left
     created_at: datetime = _when()
     disabled_at: datetime | None = _when(nullable=True)
+
+
+class MailboxAccess(SQLModel, table=True):
+    """A mailbox that somebody who does not see all of them may see."""
+
+    __tablename__ = "mailbox_access"
+    __table_args__ = (UniqueConstraint("user_id", "mailbox_id"),)
+    id: int = Field(default=None, primary_key=True)
+    user_id: int = _reference("users.id", index=False)
+    mailbox_id: int = _reference("mailboxes.id")
+
+
+class Identity(SQLModel, table=True):
+    """An account at an OpenID provider with which somebody signs in. Never linked by an address alone."""
+
+    __tablename__ = "identities"
+    __table_args__ = (UniqueConstraint("issuer", "subject"),)
+    id: int = Field(default=None, primary_key=True)
+    user_id: int = _reference("users.id")
+    issuer: str
+    subject: str
+    created_at: datetime = _when()
 
 
 class SignInLink(SQLModel, table=True):
@@ -125,8 +151,43 @@ class LoginSession(SQLModel, table=True):
     id: int = Field(default=None, primary_key=True)
     user_id: int = _reference("users.id")
     token_hash: str = Field(unique=True)
+    pending: bool = False  # the password was right, the second factor is still to come: nobody is signed in
+    address: str = ""  # the network address it was opened from
+    browser: str = ""  # as it calls itself
     created_at: datetime = _when()
+    seen_at: datetime = _when()  # to the minute
+    verified_at: datetime = _when()  # when the person last proved who they are
     expires_at: datetime = _when()
+
+
+class APIToken(SQLModel, table=True):
+    """A program's key to the REST API, with what it may do. Only its sha256 is stored."""
+
+    __tablename__ = "api_tokens"
+    id: int = Field(default=None, primary_key=True)
+    user_id: int = _reference("users.id")
+    name: str
+    prefix: str  # the beginning, by which people tell tokens apart
+    token_hash: str = Field(unique=True)
+    scopes: list[str] = _json(list)
+    created_at: datetime = _when()
+    expires_at: datetime | None = _when(nullable=True)
+    last_used_at: datetime | None = _when(nullable=True)
+    revoked_at: datetime | None = _when(nullable=True)
+
+
+class IdempotencyKey(SQLModel, table=True):
+    """What was answered to a request of the REST API: the same key again gets the same answer."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (UniqueConstraint("token_id", "key"),)
+    id: int = Field(default=None, primary_key=True)
+    token_id: int = _reference("api_tokens.id", index=False)
+    key: str
+    request_hash: str  # of method, path and body: the key with another request is refused
+    status: int
+    body: str = _text()
+    created_at: datetime = _when(index=True)
 
 
 class LoginFailure(SQLModel, table=True):
@@ -244,6 +305,36 @@ class MailboxEvent(SQLModel, table=True):
     created_at: datetime = _when()
 
 
+class MailboxDraft(SQLModel, table=True):
+    """A mailbox that an admin is connecting in the browser: what was entered and found, until it goes live or lapses."""
+
+    __tablename__ = "mailbox_drafts"
+    id: int = Field(default=None, primary_key=True)
+    user_id: int = _reference("users.id", index=False)
+    key: str = Field(unique=True)  # random; its page's address
+    values: dict[str, Any] = _json(dict)  # columns of the Mailbox to be
+    secret_encrypted: str = _text()  # password or tokens, bound to the key
+    facts: dict[str, Any] = _json(dict)  # what the test found
+    created_at: datetime = _when()
+    expires_at: datetime = _when()
+
+
+class Trial(SQLModel, table=True):
+    """Emails that a worker briefs for a look and that are stored nowhere else. Goes when it was seen, or lapses."""
+
+    __tablename__ = "trials"
+    id: int = Field(default=None, primary_key=True)
+    key: str = Field(unique=True)  # random
+    requests_encrypted: str = _text()  # BriefRequest values
+    briefs_encrypted: str = _text()  # Brief values, in the same order
+    state: str = "waiting"  # waiting, running, done, failed
+    error: str = _text()
+    lease_token: str = ""
+    lease_until: datetime | None = _when(nullable=True)
+    created_at: datetime = _when()
+    expires_at: datetime = _when()
+
+
 class RawEmail(SQLModel, table=True):
     """The bytes as the server gave them, compressed with zlib. `sha256` is of the bytes before compression.
 
@@ -303,11 +394,21 @@ class Conversation(SQLModel, table=True):
 
     __tablename__ = "conversations"
     __table_args__ = (
+        # One index for each filter that an agent works in, all in the order of the queue.
         Index("ix_conversations_queue", "state", "priority_rank", "waiting_since", "id"),
+        Index(
+            "ix_conversations_mailbox_queue", "mailbox_id", "state", "priority_rank", "waiting_since", "id"
+        ),
+        Index("ix_conversations_category_queue", "category", "state", "priority_rank", "waiting_since", "id"),
+        Index(
+            "ix_conversations_assigned_queue", "assigned_to", "state", "priority_rank", "waiting_since", "id"
+        ),
+        Index("ix_conversations_done", "state", "done_at", "id"),
+        Index("ix_conversations_snoozed", "snoozed_until"),
         Index("ix_conversations_subject", "mailbox_id", "customer_address", "subject_key"),
     )
     id: int = Field(default=None, primary_key=True)
-    mailbox_id: int = _reference("mailboxes.id")
+    mailbox_id: int = _reference("mailboxes.id", index=False)
     subject: str = _text()
     customer_name: str = ""
     customer_address: str = Field(default="", index=True)
@@ -315,7 +416,9 @@ class Conversation(SQLModel, table=True):
     merged_into: int | None = Field(default=None)  # the conversation that took its emails
     # Folded addresses of everybody but us who wrote or was written to: who may add to it.
     participants: list[str] = _json(list)
-    state: str = "open"  # open, done or merged
+    state: str = "open"  # open, snoozed, answered (by a mail of ours), done or merged
+    snoozed_until: datetime | None = _when(nullable=True)
+    assigned_to: int | None = _reference("users.id", nullable=True, index=False)
     priority: str = ""
     priority_rank: int = 4  # 0 urgent ... 3 low, 4 not known yet
     category: str = ""
@@ -434,9 +537,79 @@ class Category(SQLModel, table=True):
     description: str = ""
     position: int = 0
     retired_at: datetime | None = _when(nullable=True)
+    merged_into: str = ""  # the category that took its conversations when it was merged
 
 
-# --- what agents said
+class SLATarget(SQLModel, table=True):
+    """Within how many minutes a customer is to have an answer, by priority. No row: no target."""
+
+    __tablename__ = "sla_targets"
+    priority: str = Field(primary_key=True)
+    minutes: int
+
+
+class SearchPending(SQLModel, table=True):
+    """An email whose search entry is to be written, with what its brief says. The desk's chores take them out."""
+
+    __tablename__ = "search_pending"
+    id: int = Field(default=None, primary_key=True)
+    email_id: int = _reference("emails.id", index=False)
+
+
+# --- what agents did and said
+
+
+class Activity(SQLModel, table=True):
+    """Something that was done with a conversation, by whom, and how to undo it. Append-only but for `undone_at`."""
+
+    __tablename__ = "activities"
+    id: int = Field(default=None, primary_key=True)
+    conversation_id: int = _reference("conversations.id")
+    user_id: int | None = _reference("users.id", nullable=True, index=False)  # None: it came about
+    kind: str  # assigned, unassigned, snoozed, woken, done, reopened, answered, noted, corrected, confirmed, undone...
+    detail: dict[str, Any] = _json(dict)
+    before: dict[str, Any] = _json(dict)  # the values that undoing brings back; empty where it can't
+    group: str = Field(default="", index=True)  # the same for all that one bulk action did
+    created_at: datetime = _when()
+    undone_at: datetime | None = _when(nullable=True)
+
+
+class Note(SQLModel, table=True):
+    """What agents tell each other about a conversation. No customer and no model ever reads it."""
+
+    __tablename__ = "notes"
+    id: int = Field(default=None, primary_key=True)
+    conversation_id: int = _reference("conversations.id")
+    user_id: int = _reference("users.id", index=False)
+    text: str = _text()
+    created_at: datetime = _when()
+    deleted_at: datetime | None = _when(nullable=True)
+
+
+class Presence(SQLModel, table=True):
+    """Who looks at a conversation, until when we heard of it, and how long they had it open in all."""
+
+    __tablename__ = "presences"
+    __table_args__ = (UniqueConstraint("conversation_id", "user_id"),)
+    id: int = Field(default=None, primary_key=True)
+    conversation_id: int = _reference("conversations.id", index=False)
+    user_id: int = _reference("users.id", index=False)
+    editing: str = ""  # the field that they are writing
+    seconds: float = 0.0  # time spent, by the page's own signs of life
+    seen_at: datetime = _when(index=True)
+
+
+class View(SQLModel, table=True):
+    """A named filter of the queue, of one person or of everybody."""
+
+    __tablename__ = "views"
+    id: int = Field(default=None, primary_key=True)
+    user_id: int = _reference("users.id")
+    name: str
+    query: str  # as it stands in the queue's address
+    shared: bool = False
+    position: int = 0
+    created_at: datetime = _when()
 
 
 class Correction(SQLModel, table=True):
@@ -454,6 +627,7 @@ class Correction(SQLModel, table=True):
     reason: str = ""
     idempotency_key: str
     created_at: datetime = _when()
+    undone_at: datetime | None = _when(nullable=True)  # taken back by the agent: it teaches nothing
 
 
 class Confirmation(SQLModel, table=True):
@@ -467,6 +641,7 @@ class Confirmation(SQLModel, table=True):
     user_id: int = _reference("users.id", index=False)
     strength: str
     created_at: datetime = _when()
+    undone_at: datetime | None = _when(nullable=True)
 
 
 # --- training
@@ -539,6 +714,7 @@ class TrainingRun(SQLModel, table=True):
     total_steps: int = 0
     loss: float | None = None
     seconds_left: float | None = None  # as estimated from the steps so far
+    losses: list[list[float]] = _json(list)  # (step, loss) pairs, thinned out: the curve
     paused_seconds: float = 0.0  # how long it stood aside for waiting mail
     cancel_requested: bool = False
     cause: str = "person"  # person, schedule
@@ -588,6 +764,61 @@ class Promotion(SQLModel, table=True):
     # Of a roll-back: how the answers to the probe set compare with the recorded ones; of a forced promotion: why.
     proof: dict[str, Any] = _json(dict)
     created_at: datetime = _when()
+
+
+class RollBackRequest(SQLModel, table=True):
+    """A roll-back that somebody asked for on the desk: the training worker does it, since only it has the engine."""
+
+    __tablename__ = "roll_back_requests"
+    id: int = Field(default=None, primary_key=True)
+    actor: str
+    state: str = "waiting"  # waiting, running, done, failed
+    error: str = _text()
+    promotion_id: int | None = _reference("promotions.id", nullable=True, index=False)
+    created_at: datetime = _when()
+    finished_at: datetime | None = _when(nullable=True)
+
+
+# --- for programs
+
+
+class Webhook(SQLModel, table=True):
+    """An address that is told what happens. `secret_encrypted` signs what is sent (Standard Webhooks)."""
+
+    __tablename__ = "webhooks"
+    id: int = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    url: str
+    secret_encrypted: str = _text()
+    events: list[str] = _json(list)
+    mailbox_ids: list[int] = _json(list)  # empty: all
+    created_by: str = ""
+    created_at: datetime = _when()
+    disabled_at: datetime | None = _when(nullable=True)
+    disabled_reason: str = _text()
+    num_failures: int = 0  # in a row
+
+
+class WebhookDelivery(SQLModel, table=True):
+    """One event for one address: written in the transaction of what happened, sent afterwards, kept as a log."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (Index("ix_webhook_deliveries_ready", "state", "not_before", "id"),)
+    id: int = Field(default=None, primary_key=True)
+    webhook_id: int = _reference("webhooks.id")
+    event_id: str = Field(index=True)  # the same for every address and every try
+    event: str
+    body: str = _text()  # JSON exactly as it is signed and sent
+    state: str = "waiting"  # waiting, running, done, failed
+    attempts: int = 0
+    not_before: datetime = _when()
+    lease_token: str = ""
+    lease_until: datetime | None = _when(nullable=True)
+    status: int | None = None  # of the last answer
+    answer: str = _text()  # its beginning, or why there was none
+    replay_of: int | None = Field(default=None)
+    created_at: datetime = _when()
+    finished_at: datetime | None = _when(nullable=True)
 
 
 class Alert(SQLModel, table=True):

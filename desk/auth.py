@@ -6,53 +6,20 @@ Opening a link does not use it up, because mail scanners open links too; the but
 from typing import Annotated
 from urllib.parse import quote, urlsplit
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from sqlmodel import Session
-from starlette.exceptions import HTTPException
 
 from briefbox.db import now
 from briefbox.errors import InvalidValueError
 from briefbox.store import users
 from briefbox.tables import User
-from desk.context import Desk, Fields, TheDesk, answer, desk_of, page, wants_json
+from desk.access import SignedIn, cookie_name, session_token
+from desk.context import Desk, Fields, TheDesk, answer, page, wants_json
 
-# Reached without a session; everything else is included with `signed_in` (desk/app.py).
+# Reached without a session; everything else is included with `access.signed_in` (desk/app.py).
 public = APIRouter()
 router = APIRouter()
-
-
-def signed_in(request: Request) -> User:
-    """The person whose browser asks; every protected route depends on this. Raises HTTPException 401."""
-    desk = desk_of(request)
-    token = session_token(desk, request)
-    with desk.database.read() as session:
-        user = users.session_user(session, token) if token else None
-        if user is None:
-            raise HTTPException(401)
-        session.expunge(user)  # it outlives this transaction
-    request.state.user = user
-    return user
-
-
-def admin(user: Annotated[User, Depends(signed_in)]) -> User:
-    """The same for routes that only admins may use."""
-    if user.role != "admin":
-        raise HTTPException(403)
-    return user
-
-
-SignedIn = Annotated[User, Depends(signed_in)]
-
-
-def cookie_name(desk: Desk) -> str:
-    """`__Host-` makes browsers refuse the cookie from anything but this very host; it needs https."""
-    return "__Host-briefbox" if desk.https else "briefbox"
-
-
-def session_token(desk: Desk, request: Request) -> str:
-    """The token that the browser sent, or nothing."""
-    return request.cookies.get(cookie_name(desk), "")
 
 
 # --- with a password

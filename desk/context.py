@@ -11,6 +11,7 @@ from briefbox.db import Database
 from briefbox.settings import Settings
 from briefbox.tables import User
 from desk.live import Live
+from desk.tools import Tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Desk:
     settings: Settings
     pages: Environment
     live: Live
+    tools: Tools
 
     @property
     def https(self) -> bool:

@@ -19,7 +19,7 @@ from briefbox.schemas import BRIEF_FIELDS, PRIORITIES, BriefField, ParsedEmail
 from briefbox.store import conversations, work
 from briefbox.tables import Brief, Conversation, Correction, Email, Mailbox, User
 from desk import brief_view, regroup
-from desk.auth import SignedIn
+from desk.access import SignedIn
 from desk.context import Desk, Fields, TheDesk, answer, page, wants_json
 from desk.live import stamp
 from desk.queue import rows

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from briefbox.errors import InvalidValueError
 from briefbox.store import cost, cost_words
-from desk.auth import admin
+from desk.access import admin
 from desk.context import TheDesk, page
 
 router = APIRouter(dependencies=[Depends(admin)])

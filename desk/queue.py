@@ -13,17 +13,16 @@ from sqlmodel import Session, col, or_, select
 
 from briefbox.db import now
 from briefbox.errors import InvalidValueError
-from briefbox.schemas import WorkState
+from briefbox.schemas import STATES, WorkState
 from briefbox.store import alerts, conversations, users
 from briefbox.tables import Conversation, Email
-from desk.auth import SignedIn, session_token
+from desk.access import SignedIn, session_token
 from desk.context import Desk, TheDesk, page
 from desk.live import moment_of, stamp
 
 router = APIRouter()
 
 PAGE_SIZE = 50
-STATES = ("open", "done")
 
 
 @dataclass(frozen=True, slots=True)

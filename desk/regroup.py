@@ -14,7 +14,7 @@ from briefbox.settings import Settings
 from briefbox.store import conversations, regroup, skips
 from briefbox.store.handling import Handling
 from briefbox.tables import Conversation
-from desk.auth import SignedIn
+from desk.access import SignedIn
 from desk.context import Fields, TheDesk, answer, page
 
 router = APIRouter()

@@ -13,6 +13,7 @@ from briefbox.db import Database
 from briefbox.errors import SettingsError
 from briefbox.settings import Settings
 from desk.app import create_app
+from desk.tools import Tools
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +26,18 @@ class DeskServer(uvicorn.Server):
     port 0 is known), live streams end at once when it stops, and a signal ends it with exit status 0."""
 
     def __init__(
-        self, database: Database, settings: Settings, *, ready: Callable[[str], None] | None = None
+        self,
+        database: Database,
+        settings: Settings,
+        tools: Tools = Tools(),
+        *,
+        ready: Callable[[str], None] | None = None,
     ) -> None:
         """Bind the address. `ready` is called with the desk's address once it answers. Raises SettingsError."""
         self._socket = _bind(settings)
         self.port: int = self._socket.getsockname()[1]
         self._ready = ready
-        app = create_app(database, settings)
+        app = create_app(database, settings, tools)
         self._live = app.state.desk.live
         self._told = settings.desk_url or _address(settings.desk_host, self.port)
         super().__init__(
@@ -84,12 +90,18 @@ class DeskServer(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def serve(database: Database, settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
+def serve(
+    database: Database,
+    settings: Settings,
+    tools: Tools = Tools(),
+    *,
+    ready: Callable[[str], None] | None = None,
+) -> None:
     """Run the desk until SIGTERM or SIGINT. `ready` gets its address, with the real port where 0 was asked for.
 
     Raises SettingsError when the address cannot be bound.
     """
-    DeskServer(database, settings, ready=ready).run()
+    DeskServer(database, settings, tools, ready=ready).run()
 
 
 def _bind(settings: Settings) -> socket.socket:

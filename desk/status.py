@@ -11,7 +11,7 @@ from briefbox.errors import DatabaseError
 from briefbox.schemas import EmailKind
 from briefbox.store import alerts, conversations, dead_letters, mailboxes, processes, skips, work
 from briefbox.tables import DeadLetter, Email, Mailbox
-from desk.auth import SignedIn
+from desk.access import SignedIn
 from desk.context import TheDesk, page
 
 public = APIRouter()

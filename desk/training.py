@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 from sqlmodel import Session
 
@@ -15,13 +15,12 @@ from briefbox.errors import InvalidValueError
 from briefbox.schemas import BRIEF_FIELDS
 from briefbox.store import adapters, retraining, shadows
 from briefbox.store import training as store
-from briefbox.tables import Adapter, Dataset, TrainingRun, User
-from desk.auth import SignedIn, admin
+from briefbox.tables import Adapter, Dataset, TrainingRun
+from desk.access import Admin, SignedIn
 from desk.context import TheDesk, answer, page
 
 router = APIRouter(prefix="/training")
 
-Admin = Annotated[User, Depends(admin)]
 Id = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Name = Annotated[str, Path(max_length=200)]
 

@@ -125,10 +125,11 @@ def beat() -> None:
 
 def desk() -> None:
     """Serve the agent queue to browsers."""
+    from briefbox.cli.desk_tools import desk_tools
     from desk.server import serve
 
     database, settings = database_for("desk")
-    serve(database, settings)
+    serve(database, settings, desk_tools(database, settings))
 
 
 def migrate_command(

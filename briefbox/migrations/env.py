@@ -1,11 +1,21 @@
 """Alembic's entry point; briefbox.db calls it with an engine in config.attributes."""
 
+from typing import Any
+
 from alembic import context
 from sqlmodel import SQLModel
 
 import briefbox.tables  # noqa: F401 - fills SQLModel.metadata
 
 engine = context.config.attributes["engine"]
+# Full text is each database's own, so that these are no tables of the model; SQLite adds tables to each.
+_SEARCH = ("email_search", "brief_search")
+
+
+def _is_ours(name: str | None, kind: str, _parents: Any) -> bool:
+    return not (kind == "table" and name is not None and name.startswith(_SEARCH))
+
+
 with engine.connect() as connection:
     driver = connection.connection.dbapi_connection
     if engine.dialect.name == "sqlite":
@@ -14,7 +24,11 @@ with engine.connect() as connection:
         driver.execute("PRAGMA foreign_keys=OFF")
     # SQLite cannot ALTER most things: batch mode copies the table instead.
     context.configure(
-        connection=connection, target_metadata=SQLModel.metadata, render_as_batch=True, compare_type=True
+        connection=connection,
+        target_metadata=SQLModel.metadata,
+        render_as_batch=True,
+        compare_type=True,
+        include_name=_is_ours,
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -10,8 +10,8 @@ from sqlmodel import Session, col, func, or_, select, update
 
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
-from briefbox.schemas import BRIEF_FIELDS, PRIORITIES, BriefField
-from briefbox.store import audit_log
+from briefbox.schemas import BRIEF_FIELDS, PRIORITIES, STATES, BriefField
+from briefbox.store import activities, audit_log
 from briefbox.tables import Brief, Category, Confirmation, Conversation, Correction, Email, User
 
 NO_PRIORITY_YET = len(PRIORITIES)
@@ -37,7 +37,7 @@ def show_brief(session: Session, brief: Brief) -> None:
     conversation.needs_human = [field for field in brief.needs_human if field not in conversation.touched]
     conversation.priority_rank = rank(conversation.priority)
     conversation.brief_id = brief.id
-    _changed(session, conversation)
+    changed(session, conversation)
 
 
 def queue(
@@ -80,9 +80,9 @@ def changed_since(session: Session, moment: datetime, *, limit: int = 200) -> li
 
 
 def counts(session: Session) -> dict[str, int]:
-    """How many conversations are open and done."""
+    """How many conversations there are in each state."""
     rows = session.exec(select(Conversation.state, func.count()).group_by(Conversation.state)).all()
-    return {"open": 0, "done": 0, **{state: number for state, number in rows if state != "merged"}}
+    return {**dict.fromkeys(STATES, 0), **{state: number for state, number in rows if state != "merged"}}
 
 
 def get(session: Session, conversation_id: int) -> Conversation:
@@ -112,7 +112,7 @@ def corrections(session: Session, conversation_id: int) -> list[tuple[Correction
     query = (
         select(Correction, User)
         .join(User, col(Correction.user_id) == col(User.id))
-        .where(Correction.conversation_id == conversation_id)
+        .where(Correction.conversation_id == conversation_id, col(Correction.undone_at).is_(None))
     )
     return list(session.exec(query.order_by(col(Correction.id))))
 
@@ -122,7 +122,7 @@ def confirmations(session: Session, conversation_id: int) -> list[tuple[Confirma
     query = (
         select(Confirmation, User)
         .join(User, col(Confirmation.user_id) == col(User.id))
-        .where(Confirmation.conversation_id == conversation_id)
+        .where(Confirmation.conversation_id == conversation_id, col(Confirmation.undone_at).is_(None))
     )
     return list(session.exec(query.order_by(col(Confirmation.id))))
 
@@ -137,13 +137,14 @@ def correct(
     before: str | None = None,
     reason: str = "",
     idempotency_key: str = "",
+    group: str = "",
 ) -> Correction | None:
     """Write an agent's value of one field. None when it is the value that stands there already.
 
-    `before` is the value the agent saw. Raises ConflictError when it is no longer the one that stands there
+    `before` is the value the agent saw; `group` is the same for all that one bulk action changes. Raises ConflictError when it is no longer the one that stands there
     (nothing is lost: the message carries the newer one), InvalidValueError, NotFoundError.
     """
-    conversation = _locked(session, conversation_id)
+    conversation = locked(session, conversation_id)
     key = idempotency_key or uuid4().hex
     repeated = session.exec(
         select(Correction).where(
@@ -174,20 +175,36 @@ def correct(
         created_at=now(session),
     )
     session.add(correction)
+    session.flush()
+    activities.record(
+        session,
+        conversation,
+        user,
+        "corrected",
+        before={
+            field: current,
+            "touched": list(conversation.touched),
+            "needs_human": list(conversation.needs_human),
+        },
+        group=group,
+        field=field,
+        correction=correction.id,
+        after=value,
+    )
     setattr(conversation, field, value)
     conversation.touched = sorted({*conversation.touched, field})
     conversation.needs_human = [f for f in conversation.needs_human if f != field]
     conversation.priority_rank = rank(conversation.priority)
-    _changed(session, conversation)
+    changed(session, conversation)
     session.flush()
     return correction
 
 
 def confirm(
-    session: Session, conversation_id: int, *, user: User, strength: str = "strong"
+    session: Session, conversation_id: int, *, user: User, strength: str = "strong", group: str = ""
 ) -> Confirmation | None:
     """Record that the brief is right as it stands. None when there is no brief to confirm."""
-    conversation = _locked(session, conversation_id)
+    conversation = locked(session, conversation_id)
     if conversation.brief_id is None:
         return None
     same = (
@@ -196,8 +213,11 @@ def confirm(
         Confirmation.strength == strength,
     )
     existing = session.exec(select(Confirmation).where(*same)).first()
-    if existing is not None:
+    if existing is not None and existing.undone_at is None:
         return existing
+    if existing is not None:  # taken back before: said again
+        session.delete(existing)
+        session.flush()
     confirmation = Confirmation(
         conversation_id=conversation.id,
         brief_id=conversation.brief_id,
@@ -206,37 +226,69 @@ def confirm(
         created_at=now(session),
     )
     session.add(confirmation)
+    session.flush()
     if strength == "strong":
+        activities.record(
+            session,
+            conversation,
+            user,
+            "confirmed",
+            before={"needs_human": list(conversation.needs_human)},
+            group=group,
+            confirmation=confirmation.id,
+        )
         conversation.needs_human = []
-    _changed(session, conversation)
+    changed(session, conversation)
     session.flush()
     return confirmation
 
 
-def finish(session: Session, conversation_id: int, *, user: User) -> Conversation:
+def finish(session: Session, conversation_id: int, *, user: User, group: str = "") -> Conversation:
     """Mark a conversation done. Finishing an unchanged brief is a weak confirmation of it."""
-    conversation = _locked(session, conversation_id)
+    conversation = locked(session, conversation_id)
     if conversation.state == "done":
         return conversation
-    changed = session.exec(
+    corrected = session.exec(
         select(Correction.id).where(
-            Correction.conversation_id == conversation.id, Correction.brief_id == conversation.brief_id
+            Correction.conversation_id == conversation.id,
+            Correction.brief_id == conversation.brief_id,
+            col(Correction.undone_at).is_(None),
         )
     ).first()
-    if changed is None:
-        confirm(session, conversation_id, user=user, strength="weak")
+    weak = confirm(session, conversation_id, user=user, strength="weak") if corrected is None else None
+    activities.record(
+        session,
+        conversation,
+        user,
+        "done",
+        before=activities.values(conversation, "state", "snoozed_until", "done_at", "done_by"),
+        group=group,
+        after="done",
+        confirmation=weak.id if weak is not None else None,
+    )
     conversation.state, conversation.done_at, conversation.done_by = "done", now(session), user.id
-    _changed(session, conversation)
+    conversation.snoozed_until = None
+    changed(session, conversation)
     audit_log.record(session, user.email, "conversation done", str(conversation.id))
     return conversation
 
 
-def reopen(session: Session, conversation_id: int, *, user: User) -> Conversation:
-    """Put a finished conversation back into the queue."""
-    conversation = _locked(session, conversation_id)
-    if conversation.state == "done":
+def reopen(session: Session, conversation_id: int, *, user: User, group: str = "") -> Conversation:
+    """Put a conversation that is finished, put off or answered back into the queue."""
+    conversation = locked(session, conversation_id)
+    if conversation.state != "open":
+        activities.record(
+            session,
+            conversation,
+            user,
+            "reopened",
+            before=activities.values(conversation, "state", "snoozed_until", "done_at", "done_by"),
+            group=group,
+            after="open",
+        )
         conversation.state, conversation.done_at, conversation.done_by = "open", None, None
-        _changed(session, conversation)
+        conversation.snoozed_until = None
+        changed(session, conversation)
         audit_log.record(session, user.email, "conversation reopened", str(conversation.id))
     return conversation
 
@@ -254,7 +306,8 @@ def rank(priority: str) -> int:
     return PRIORITIES.index(priority) if priority in PRIORITIES else NO_PRIORITY_YET
 
 
-def _locked(session: Session, conversation_id: int) -> Conversation:
+def locked(session: Session, conversation_id: int) -> Conversation:
+    """The row, held against others until the commit. Raises NotFoundError, ConflictError for a merged one."""
     conversation = session.exec(
         select(Conversation).where(Conversation.id == conversation_id).with_for_update()
     ).first()
@@ -295,7 +348,8 @@ def _received_at(session: Session, brief: Brief) -> datetime:
     return session.exec(select(Email.received_at).where(Email.id == brief.email_id)).one()
 
 
-def _changed(session: Session, conversation: Conversation) -> None:
+def changed(session: Session, conversation: Conversation) -> None:
+    """Count a write: live pages look at it again, and a second writer sees that it is newer."""
     conversation.version += 1
     conversation.updated_at = now(session)
     session.add(conversation)

@@ -158,7 +158,9 @@ def show_again(session: Session, conversation: Conversation, *, kept: dict[str, 
     said: dict[str, str] = {}
     about: dict[str, int | None] = {}
     for correction in session.exec(
-        select(Correction).where(Correction.conversation_id == conversation.id).order_by(col(Correction.id))
+        select(Correction)
+        .where(Correction.conversation_id == conversation.id, col(Correction.undone_at).is_(None))
+        .order_by(col(Correction.id))
     ):
         said[correction.field], about[correction.field] = correction.after, correction.brief_id
     said |= kept or {}
@@ -296,19 +298,24 @@ def _wait(conversation: Conversation, mails: Sequence[Email]) -> None:
             since, answered_at = mail.received_at, None
     conversation.waiting_since = since or conversation.waiting_since
     conversation.answered_at = answered_at
+    if conversation.state in ("open", "answered"):
+        conversation.state = "open" if answered_at is None else "answered"
 
 
 def _wait_like_either(source: Conversation, target: Conversation) -> None:
     """Of two that become one: open if either is, waiting since the one that has waited longer."""
-    if source.state != "open":
+    if source.state == "done":
         return
-    if target.state != "open":
-        target.state, target.done_at, target.done_by = "open", None, None
+    if target.state == "done":
+        target.state, target.done_at, target.done_by = source.state, None, None
+        target.snoozed_until = source.snoozed_until
         target.waiting_since, target.answered_at = source.waiting_since, source.answered_at
         return
     waiting = [c.waiting_since for c in (source, target) if c.answered_at is None]
     if waiting:
         target.waiting_since, target.answered_at = min(waiting), None
+        if "open" in (source.state, target.state) or target.state == "answered":
+            target.state, target.snoozed_until = "open", None
 
 
 def _tell_anew(session: Session, conversation: Conversation) -> None:

@@ -7,7 +7,7 @@ from sqlmodel import Session, col, func, select, update
 
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
-from briefbox.schemas import EmailKind, LedgerState, ParsedEmail, WorkState
+from briefbox.schemas import UNFINISHED, EmailKind, LedgerState, ParsedEmail, WorkState
 from briefbox.store import audit_log, conversations, dead_letters, threads
 from briefbox.store.handling import Handling
 from briefbox.store.regroup import show_again
@@ -169,8 +169,9 @@ def _leave_queue(session: Session, email: Email) -> None:
     others = session.exec(
         select(Email.id).where(Email.conversation_id == conversation.id, Email.work_state != WorkState.NONE)
     ).first()
-    if others is None and conversation.state == "open":
+    if others is None and conversation.state in UNFINISHED:
         conversation.state, conversation.done_at = "done", now(session)
+        conversation.snoozed_until = None
     show_again(session, conversation)
 
 

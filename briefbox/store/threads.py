@@ -66,6 +66,7 @@ class Waiting(Protocol):
     """What the coming and going of mail changes of a conversation."""
 
     state: str
+    snoozed_until: datetime | None
     waiting_since: datetime
     answered_at: datetime | None
     done_at: datetime | None
@@ -75,22 +76,27 @@ class Waiting(Protocol):
 def wait_again(conversation: Waiting, at: datetime) -> None:
     """A mail that wants an answer came in at this time. A customer who writes again is waiting again."""
     if conversation.state == "done":
-        conversation.state, conversation.done_at, conversation.done_by = "open", None, None
+        conversation.done_at, conversation.done_by = None, None
         conversation.waiting_since, conversation.answered_at = at, None
     elif conversation.answered_at is None:
         conversation.waiting_since = min(conversation.waiting_since, at)
     elif at > conversation.answered_at:
         conversation.waiting_since, conversation.answered_at = at, None
+    else:  # it was answered already, and is read late
+        return
+    conversation.state, conversation.snoozed_until = "open", None
 
 
 def answered(conversation: Waiting, at: datetime, last_customer_at: datetime | None) -> None:
     """A mail of ours went out at this time; folders are read one after the other, so that newer mail may be here already."""
-    if conversation.state != "open" or at < conversation.waiting_since:
+    if conversation.state not in ("open", "answered", "snoozed") or at < conversation.waiting_since:
         return
     if last_customer_at is not None and last_customer_at > at:
         conversation.waiting_since = last_customer_at
-    else:
-        conversation.answered_at = max(conversation.answered_at or at, at)
+        return
+    conversation.answered_at = max(conversation.answered_at or at, at)
+    if conversation.state == "open":  # one that was put off comes back at its time
+        conversation.state = "answered"
 
 
 @dataclass(slots=True)
@@ -100,6 +106,7 @@ class _Row:
     state: str
     num_emails: int
     version: int
+    snoozed_until: datetime | None
     waiting_since: datetime
     answered_at: datetime | None
     updated_at: datetime
@@ -156,6 +163,7 @@ def _new_row(mail: Mail, *, closed: bool) -> _Row:
         state="done" if closed else "open",
         num_emails=0,
         version=1,
+        snoozed_until=None,
         waiting_since=mail.at,
         answered_at=None,
         updated_at=mail.email.created_at,

@@ -10,7 +10,7 @@ from sqlmodel import Session, and_, col, or_, select, update
 
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, LeaseLostError, NotFoundError
-from briefbox.schemas import Split, WorkState
+from briefbox.schemas import UNFINISHED, Split, WorkState
 from briefbox.store import audit_log
 from briefbox.tables import (
     Adapter,
@@ -44,13 +44,17 @@ def judged_briefs(session: Session) -> list[Judged]:
     rules = exclusions(session)
     corrections: dict[int, list[Correction]] = {}
     for correction in session.exec(
-        select(Correction).where(col(Correction.brief_id).is_not(None)).order_by(col(Correction.id))
+        select(Correction)
+        .where(col(Correction.brief_id).is_not(None), col(Correction.undone_at).is_(None))
+        .order_by(col(Correction.id))
     ):
         if _is_excluded(correction, rules):
             continue
         corrections.setdefault(correction.brief_id or 0, []).append(correction)
     confirmations: dict[int, list[Confirmation]] = {}
-    for confirmation in session.exec(select(Confirmation).order_by(col(Confirmation.id))):
+    for confirmation in session.exec(
+        select(Confirmation).where(col(Confirmation.undone_at).is_(None)).order_by(col(Confirmation.id))
+    ):
         if _is_excluded(confirmation, rules):
             continue
         confirmations.setdefault(confirmation.brief_id, []).append(confirmation)
@@ -77,10 +81,12 @@ def judged_briefs(session: Session) -> list[Judged]:
 
 def num_unfinished(session: Session) -> int:
     """Corrected conversations that are not done yet, so that their corrections are not harvested."""
-    query = select(Correction.conversation_id).join(
-        Conversation, col(Correction.conversation_id) == col(Conversation.id)
+    query = (
+        select(Correction.conversation_id)
+        .join(Conversation, col(Correction.conversation_id) == col(Conversation.id))
+        .where(col(Correction.undone_at).is_(None))
     )
-    return len(set(session.exec(query.where(Conversation.state == "open"))))
+    return len(set(session.exec(query.where(col(Conversation.state).in_(UNFINISHED)))))
 
 
 # --- datasets

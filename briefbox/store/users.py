@@ -19,7 +19,8 @@ from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
 from briefbox.store import audit_log
 from briefbox.tables import LoginFailure, LoginSession, SignInLink, User
 
-ROLES = ("agent", "admin")
+# Each may do what the one before it may.
+ROLES = ("agent", "reviewer", "admin")
 MIN_PASSWORD, MAX_PASSWORD = 12, 256
 
 # Failures allowed in the window before the account or the network address has to wait. An address
@@ -262,6 +263,8 @@ def open_session(session: Session, user: User, *, hours: float) -> str:
             user_id=user.id,
             token_hash=_hash(token),
             created_at=moment,
+            seen_at=moment,
+            verified_at=moment,
             expires_at=moment + timedelta(hours=hours),
         )
     )

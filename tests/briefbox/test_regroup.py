@@ -143,7 +143,7 @@ def test_a_merge_moves_everything_and_leads_later_mail_to_the_target(
     assert (source.state, source.merged_into, source.num_emails, source.brief_id) == ("merged", one, 0, None)
     with database.read() as session:
         assert [c.id for c in conversations.queue(session)] == [one]
-        assert conversations.counts(session) == {"open": 1, "done": 0}
+        assert conversations.counts(session)["open"] == 1
         assert set(session.exec(select(Brief.conversation_id))) == {one}
         assert len(conversations.corrections(session, one)) == 3
     assert receive(mail("c@x", "bob@example.org", answers="b@x", subject="Re: x", hours=2)) == [one]

@@ -278,7 +278,7 @@ def test_a_mail_of_our_own_answers_its_conversation(database: Database, receive:
     [first] = receive(mail("a@x"))
     assert receive(own("o@l", 2)) == [first]
     answered = row(database, first)
-    assert (answered.answered_at, answered.state) == (START + timedelta(hours=2), "open")
+    assert (answered.answered_at, answered.state) == (START + timedelta(hours=2), "answered")
     with database.read() as session:
         assert session.exec(select(Email.work_state).where(Email.kind == "own")).one() == "none"
     # A newer mail of the customer's waits again.

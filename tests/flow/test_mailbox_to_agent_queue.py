@@ -93,4 +93,4 @@ def test_sigterm_stops_every_process_cleanly(make_stack: MakeStack, imap: Embedd
     wait_for(lambda: stack.num_briefs() == 1, "a brief")
     assert [stack.stop(name) for name in ("beat", "poll", "worker", "valkey")] == [0, 0, 0, 0]
     with stack.database.read() as session:
-        assert conversations.counts(session) == {"open": 1, "done": 0}
+        assert conversations.counts(session)["open"] == 1

@@ -1,0 +1,10 @@
+"""Hands the desk what it may not import: readers of mail and of mailboxes."""
+
+from briefbox.db import Database
+from briefbox.settings import Settings
+from desk.tools import Tools
+
+
+def desk_tools(_database: Database, _settings: Settings) -> Tools:
+    """The tools of a desk on this database."""
+    return Tools()
