@@ -253,7 +253,7 @@ def test_a_second_up_on_the_same_data_folder_is_refused(run: Run, tmp_path: Path
 
 
 def test_migrate_down_and_up(run: Run) -> None:
-    assert "0005" in run("migrate").stdout
+    assert "0006" in run("migrate").stdout
     assert "0001" in run("migrate", "0001").stdout
     assert "None" in run("migrate", "base").stdout
-    assert "0005" in run("migrate").stdout
+    assert "0006" in run("migrate").stdout

@@ -1,78 +1,18 @@
 """The desk in a real browser: live rows, a correction by key, no console error, no request to another host."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
-import uvicorn
-from fastapi import FastAPI
 
 from briefbox.db import Database
 from briefbox.schemas import Grounding, Sentence
-from briefbox.store import regroup, users
-from briefbox.tables import Correction, Email, User
+from briefbox.store import regroup
+from briefbox.tables import Correction, Email
 from tests.desk.conftest import *  # noqa: F403 - its fixtures
 from tests.desk.conftest import Inbox
 from tests.flow.conftest import wait_for
-from tests.servers import free_port
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not CHROMIUM.exists(), reason="/usr/bin/chromium is not there: apt-get install chromium"
-    ),
-]
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-]
-QUIET += ["--disable-component-update", "--disable-sync"]
-
-
-@pytest.fixture
-def address(app: FastAPI) -> Iterator[str]:
-    port = free_port()
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=2)
-    )
-    thread = Thread(target=server.run)
-    thread.start()
-    wait_for(lambda: server.started, "the desk to start")
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(20)
-
-
-@pytest.fixture
-def page(address: str, database: Database, ana: User) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with database.write() as session:
-        link = f"{address}/link/{users.new_link(session, ana)}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        page = browser.new_page()
-        told: list[str] = []
-        page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: told.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                told.append(request.url) if not request.url.startswith((address, "data:")) else None
-            ),
-        )
-        page.goto(link)
-        page.get_by_role("button", name="Sign in now").click()
-        page.wait_for_url(f"{address}/")
-        yield page
-        browser.close()
-        assert told == []
+pytestmark = pytest.mark.browser
 
 
 def test_a_new_row_slides_in_without_a_reload(page: Any, inbox: Inbox) -> None:
