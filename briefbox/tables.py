@@ -463,6 +463,7 @@ class Email(SQLModel, table=True):
     backfill: bool = False  # it was there before we were: briefed after all others
     received_at: datetime = _when()  # the server's INTERNALDATE, else when we saw it
     parsed: dict[str, Any] = _json(dict)  # the whole ParsedEmail
+    num_attachments: int = 0
     # --- the work: waiting -> running (leased) -> done or dead
     instructions_found: bool = False  # contains text addressed to an assistant; it changes nothing else
     work_state: str = "waiting"

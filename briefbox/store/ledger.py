@@ -350,6 +350,7 @@ def _store_emails(
             "raw_id": raw_id,
             "message_id": parsed.message_id,
             "language": parsed.language,
+            "num_attachments": len(parsed.attachments),
             "backfill": how.backfill,
             "parsed": JSONText(arrival.json or parsed.to_store()),
             "not_before": moment,

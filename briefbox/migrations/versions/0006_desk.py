@@ -281,6 +281,11 @@ def upgrade() -> None:
     with op.batch_alter_table("corrections") as table:
         table.add_column(sa.Column("undone_at", moment, nullable=True))
 
+    with op.batch_alter_table("emails") as table:
+        table.add_column(
+            sa.Column("num_attachments", sa.Integer(), nullable=False, server_default=sa.text("0"))
+        )
+
     with op.batch_alter_table("login_sessions") as table:
         table.add_column(sa.Column("pending", sa.Boolean(), nullable=False, server_default=sa.false()))
         table.add_column(sa.Column("address", sa.String(), nullable=False, server_default=sa.text("''")))
@@ -305,6 +310,10 @@ def upgrade() -> None:
         table.alter_column("seen_at", existing_type=moment, nullable=False)
         table.alter_column("verified_at", existing_type=moment, nullable=False)
     op.execute("UPDATE conversations SET state = 'answered' WHERE state = 'open' AND answered_at IS NOT NULL")
+    listed = (
+        "parsed -> 'attachments'" if op.get_bind().dialect.name == "postgresql" else "parsed, '$.attachments'"
+    )
+    op.execute(f"UPDATE emails SET num_attachments = coalesce(json_array_length({listed}), 0)")  # noqa: S608 - our own names
     targets = sa.table("sla_targets", sa.column("priority"), sa.column("minutes"))
     op.bulk_insert(targets, [{"priority": name, "minutes": minutes} for name, minutes in _SLA.items()])
     _make_search_tables()
@@ -344,6 +353,8 @@ def downgrade() -> None:
             table.drop_column("undone_at")
     with op.batch_alter_table("categories") as table:
         table.drop_column("merged_into")
+    with op.batch_alter_table("emails") as table:
+        table.drop_column("num_attachments")
     with op.batch_alter_table("conversations") as table:
         for name in ("mailbox_queue", "category_queue", "assigned_queue", "done", "snoozed"):
             table.drop_index(f"ix_conversations_{name}")
