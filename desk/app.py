@@ -10,6 +10,7 @@ from fastapi.staticfiles import StaticFiles
 
 from briefbox.db import Database
 from briefbox.settings import Settings
+from briefbox.store import search
 from desk import access, auth, conversation, cost, problems, queue, regroup, skipped, status, training
 from desk.chores import Chore, Chores, wake
 from desk.context import Desk
@@ -23,7 +24,12 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
     """The desk on this database. The caller keeps the database and closes it."""
     pages = load_pages()
     live = Live(database, partial(queue.live_rows, pages))
-    chores = Chores([Chore("waking", 1.0, partial(wake, database))])
+    chores = Chores(
+        [
+            Chore("waking", 1.0, partial(wake, database)),
+            Chore("search entries", 0.5, partial(search.index_pending, database)),
+        ]
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
