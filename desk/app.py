@@ -10,6 +10,7 @@ from fastapi.staticfiles import StaticFiles
 
 from briefbox.db import Database
 from briefbox.settings import Settings
+from briefbox.store import search
 from desk import access, act, auth, conversation, cost, problems, queue, regroup, skipped, status, training
 from desk.chores import Chore, Chores, wake
 from desk.context import Desk
@@ -26,7 +27,12 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
     pages = load_pages()
     zone(settings.timezone)  # refuse to start with one that is none
     live = Live(database, ShownQueue(pages, settings.timezone))
-    chores = Chores([Chore("waking", 1.0, partial(wake, database))])
+    chores = Chores(
+        [
+            Chore("waking", 1.0, partial(wake, database)),
+            Chore("search entries", 0.5, partial(search.index_pending, database)),
+        ]
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
