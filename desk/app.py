@@ -7,6 +7,7 @@ from functools import partial
 from fastapi import Depends, FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware.gzip import GZipMiddleware
 
 from briefbox.db import Database
 from briefbox.settings import Settings
@@ -59,7 +60,8 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         auth.router,
     ):
         app.include_router(router, dependencies=[Depends(access.signed_in)])
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    # Only what is the same for everybody is compressed: the length of a page would tell of what it holds.
+    app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC)), name="static")
     app.add_api_route(
         "/favicon.ico",
         _favicon,
