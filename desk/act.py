@@ -78,7 +78,8 @@ def undo(request: Request, desk: TheDesk, user: SignedIn, sight: Seen, fields: F
     number = len(undone)
     text = f"Undone: {number:,} are as they were." if number > 1 else "Undone."
     if before is not None and number < before.number:
-        text += f" {before.number - number:,} stay, because somebody changed them since."
+        rest = before.number - number
+        text += f" {rest:,} {'stays' if rest == 1 else 'stay'}, because somebody changed {'it' if rest == 1 else 'them'} since."
     back = _with(local(fields.get("back") or "/"))
     return answer(request, back, said=text, number=number, conversations=undone[:MAX_SELECTED])
 

@@ -153,7 +153,7 @@ def test_what_somebody_changed_since_stays(inbox: Inbox, as_ana: TestClient, as_
     as_ana.post("/bulk", data={"do": "assign:me", "id": [str(n) for n in numbers]})
     as_ada.post(f"/conversations/{numbers[0]}/assign", data={"to": "me"})
     answer = as_ana.post("/undo", headers=JSON).json()
-    assert answer["said"] == "Undone: 2 are as they were. 1 stay, because somebody changed them since."
+    assert answer["said"] == "Undone: 2 are as they were. 1 stays, because somebody changed it since."
     assert inbox.get(numbers[0]).assigned_to is not None
 
 
