@@ -346,6 +346,10 @@ class Settings(BaseSettings):
     desk_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8025, description="Port the desk listens on."
     )
+    timezone: str = Field(
+        default="UTC",
+        description="Time zone of snooze times and days on the desk's pages, as in Europe/Berlin.",
+    )
     desk_url: str | None = Field(
         default=None,
         description="Address under which people reach the desk, for links. Without it: made of host and port.",

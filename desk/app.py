@@ -7,23 +7,33 @@ from functools import partial
 from fastapi import Depends, FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware.gzip import GZipMiddleware
 
 from briefbox.db import Database
 from briefbox.settings import Settings
-from desk import access, auth, conversation, cost, problems, queue, regroup, skipped, status, training
+from briefbox.store import search
+from desk import access, act, auth, conversation, cost, problems, queue, regroup, skipped, status, training
 from desk.chores import Chore, Chores, wake
 from desk.context import Desk
 from desk.live import Live
 from desk.pages import STATIC, load_pages
 from desk.security import Guard
+from desk.shown import ShownQueue
+from desk.times import zone
 from desk.tools import Tools
 
 
 def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -> FastAPI:
     """The desk on this database. The caller keeps the database and closes it."""
     pages = load_pages()
-    live = Live(database, partial(queue.live_rows, pages))
-    chores = Chores([Chore("waking", 1.0, partial(wake, database))])
+    zone(settings.timezone)  # refuse to start with one that is none
+    live = Live(database, ShownQueue(pages, settings.timezone))
+    chores = Chores(
+        [
+            Chore("waking", 1.0, partial(wake, database)),
+            Chore("search entries", 0.5, partial(search.index_pending, database)),
+        ]
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -40,6 +50,7 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         app.include_router(router, dependencies=[Depends(access.anyone)])
     for router in (
         queue.router,
+        act.router,
         conversation.router,
         regroup.router,
         skipped.router,
@@ -49,7 +60,8 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         auth.router,
     ):
         app.include_router(router, dependencies=[Depends(access.signed_in)])
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    # Only what is the same for everybody is compressed: the length of a page would tell of what it holds.
+    app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC)), name="static")
     app.add_api_route(
         "/favicon.ico",
         _favicon,
