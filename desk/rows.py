@@ -22,7 +22,9 @@ class Row:
     conversation: Conversation
     marks: Marks
     owner: str  # who has it; "" is nobody
-    due: datetime | None  # until when the customer is to have an answer, where somebody waits and there is a target
+    due: (
+        datetime | None
+    )  # until when the customer is to have an answer, where somebody waits and there is a target
 
     @property
     def being_read(self) -> bool:

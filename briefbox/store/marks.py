@@ -38,7 +38,9 @@ def of(session: Session, ids: Sequence[int]) -> dict[int, Marks]:
         .where(
             col(Email.conversation_id).in_(ids),
             or_(
-                col(Email.work_state).in_(_UNBRIEFED), col(Email.instructions_found), Email.num_attachments > 0
+                col(Email.work_state).in_(_UNBRIEFED),
+                col(Email.instructions_found),
+                Email.num_attachments > 0,
             ),
         )
         .group_by(col(Email.conversation_id), col(Email.work_state), col(Email.instructions_found))
