@@ -10,19 +10,22 @@ from fastapi.staticfiles import StaticFiles
 
 from briefbox.db import Database
 from briefbox.settings import Settings
-from desk import access, auth, conversation, cost, problems, queue, regroup, skipped, status, training
+from desk import access, act, auth, conversation, cost, problems, queue, regroup, skipped, status, training
 from desk.chores import Chore, Chores, wake
 from desk.context import Desk
 from desk.live import Live
 from desk.pages import STATIC, load_pages
 from desk.security import Guard
+from desk.shown import ShownQueue
+from desk.times import zone
 from desk.tools import Tools
 
 
 def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -> FastAPI:
     """The desk on this database. The caller keeps the database and closes it."""
     pages = load_pages()
-    live = Live(database, partial(queue.live_rows, pages))
+    zone(settings.timezone)  # refuse to start with one that is none
+    live = Live(database, ShownQueue(pages, settings.timezone))
     chores = Chores([Chore("waking", 1.0, partial(wake, database))])
 
     @asynccontextmanager
@@ -40,6 +43,7 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         app.include_router(router, dependencies=[Depends(access.anyone)])
     for router in (
         queue.router,
+        act.router,
         conversation.router,
         regroup.router,
         skipped.router,

@@ -257,8 +257,13 @@ class _Watcher:
     def _presence(self, session: Session) -> dict[Audience, str]:
         present = self._shown.present(session)
         before, self._present = self._present, present
-        if before is None:
-            return {}
+        if before is None:  # whatever pages were told before the first look
+            everything = {
+                audience: event("presence", {"all": _seen(session, audience, present)})
+                for audience in self._live.audiences()
+                if audience.wanted is not None
+            }
+            return everything
         other = {
             id_: present.get(id_, [])
             for id_ in present.keys() | before.keys()

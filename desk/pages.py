@@ -5,6 +5,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from desk.times import zone
+
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 
@@ -21,6 +23,7 @@ def load_pages() -> Environment:
         lstrip_blocks=True,
     )
     pages.filters.update(age=age, ago=ago, exact=exact, size=size, percent=percent, first_line=first_line)
+    pages.filters.update(due_words=due_words, due_class=due_class, local_time=local_time, initials=initials)
     return pages
 
 
@@ -41,6 +44,39 @@ def ago(moment: datetime) -> str:
     """The same inside a sentence."""
     said = age(moment)
     return "just now" if said == "now" else f"{said} ago"
+
+
+def due_words(moment: datetime) -> str:
+    """How long there is until then, or since when it is too late. static/common.js must say the same."""
+    seconds = int((moment - datetime.now(UTC)).total_seconds())
+    said = "1 min" if abs(seconds) < MINUTE else _long(abs(seconds))
+    return f"due in {said}" if seconds > 0 else f"{said} overdue"
+
+
+def _long(seconds: int) -> str:
+    if seconds < HOUR:
+        return f"{seconds // MINUTE} min"
+    if seconds < 2 * DAY:
+        return f"{seconds // HOUR} h"
+    return f"{seconds // DAY} days"
+
+
+def due_class(moment: datetime) -> str:
+    """late, soon (within an hour) or later."""
+    seconds = (moment - datetime.now(UTC)).total_seconds()
+    return "late" if seconds <= 0 else "soon" if seconds < HOUR else "later"
+
+
+def local_time(moment: datetime, timezone: str) -> str:
+    """A moment in the desk's time zone that stays true however long a page is open."""
+    there = moment.astimezone(zone(timezone))
+    return f"{there:%a} {there.day} {there:%b}, {there:%H:%M}"
+
+
+def initials(name: str) -> str:
+    """Up to two letters for a person."""
+    words = [word for word in name.partition("@")[0].replace(".", " ").split() if word[0].isalnum()]
+    return "".join(word[0] for word in (words[:1] + words[1:][-1:])).upper() or "?"
 
 
 def exact(moment: datetime) -> str:

@@ -1,90 +1,36 @@
-"""The agent queue: rows sorted by urgency, then by how long the customer has waited, and their live changes."""
+"""The agent queue: a page of a list, its live changes, and the views that people keep."""
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
-from fastapi.responses import Response, StreamingResponse
-from jinja2 import Environment
-from sqlmodel import Session, col, or_, select
+from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from sqlmodel import Session
 
 from briefbox.db import now
-from briefbox.errors import InvalidValueError
-from briefbox.schemas import STATES, WorkState
-from briefbox.store import alerts, conversations, users
-from briefbox.tables import Conversation, Email
-from desk.access import SignedIn, session_token
-from desk.context import Desk, TheDesk, page
-from desk.live import moment_of, stamp
+from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
+from briefbox.schemas import PRIORITIES
+from briefbox.store import actions, alerts, conversations, presence, queue, sla, users, views
+from briefbox.store.filters import Filter
+from briefbox.store.sight import Sight
+from briefbox.tables import User
+from desk import said
+from desk.access import Seen, SignedIn, session_token
+from desk.context import Desk, Fields, TheDesk, answer, page, wants_json
+from desk.lists import above
+from desk.live import Audience, moment_of, stamp
+from desk.rows import Row, change
+from desk.rows import rows as rows  # the conversation page shows the same marks
+from desk.shown import counted
+from desk.times import local_input, snooze_choices
 
 router = APIRouter()
 
 PAGE_SIZE = 50
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What the queue shows of one conversation."""
-
-    conversation: Conversation
-    being_read: bool  # a mail of it has no brief yet
-    failed: bool  # a mail of it could not be briefed
-    instructed: bool  # a mail of it contains text addressed to an assistant
-
-    @property
-    def stamp(self) -> int:
-        """Which of two versions of a row is the newer one."""
-        return stamp(self.conversation.updated_at)
-
-    @property
-    def order(self) -> str:
-        """Sorts as text like `conversations.queue` sorts rows; the page places new rows by it."""
-        c = self.conversation
-        if c.state == "done":
-            done = stamp(c.done_at) if c.done_at else 0
-            return f"{10**17 - done:018d}-{c.id:010d}"
-        return f"{c.priority_rank}-{stamp(c.waiting_since):018d}-{c.id:010d}"
-
-
-def rows(session: Session, found: Sequence[Conversation]) -> list[Row]:
-    """Conversations with the state of their briefs."""
-    query = select(Email.conversation_id, Email.work_state, Email.instructions_found).where(
-        col(Email.conversation_id).in_([c.id for c in found]),
-        or_(col(Email.work_state) != WorkState.DONE, col(Email.instructions_found)),
-    )
-    states: dict[int | None, set[str]] = defaultdict(set)
-    instructed: set[int | None] = set()
-    for id_, state, instructions_found in session.exec(query).all() if found else ():
-        states[id_].add(state)
-        if instructions_found:
-            instructed.add(id_)
-    return [
-        Row(
-            c,
-            being_read=not states[c.id].isdisjoint((WorkState.WAITING, WorkState.RUNNING)),
-            failed=WorkState.DEAD in states[c.id],
-            instructed=c.id in instructed,
-        )
-        for c in found
-    ]
-
-
-def live_rows(pages: Environment, session: Session, changed: Sequence[Conversation]) -> list[dict[str, Any]]:
-    """Changed rows as the page's script takes them (see desk/live.py)."""
-    template = pages.get_template("row.html")
-    return [
-        {
-            "id": row.conversation.id,
-            "stamp": row.stamp,
-            "state": row.conversation.state,
-            "order": row.order,
-            "html": template.render(row=row),
-        }
-        for row in rows(session, changed)
-    ]
+Id = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Number = Annotated[int, Query(ge=0, le=2**31 - 1)]
 
 
 @router.get("/")
@@ -92,43 +38,52 @@ def queue_page(
     request: Request,
     desk: TheDesk,
     user: SignedIn,
-    state: Annotated[str, Query()] = "open",
+    sight: Seen,
     after: Annotated[str, Query()] = "",
-    done: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
+    did: Number = 0,
+    failed: Number = 0,
+    done: Number = 0,
 ) -> Response:
-    """A page of the queue. `after` is where the page before it ended; `done` was finished just now."""
-    if state not in STATES:
-        raise InvalidValueError(f"The state “{state}” is none of {', '.join(STATES)}.")
+    """A page of a list. `after` is where the page before it ended; `did` is what was done just now, `failed` how
+    many of it could not be changed, and `done` the conversation that was finished just now."""
+    wanted = Filter.from_query(request.query_params, me=user.id)
     with desk.database.read() as session:
-        since = stamp(now(session))
-        found = conversations.queue(session, state=state, after=_place(after), limit=PAGE_SIZE + 1)
-        shown = rows(session, found[:PAGE_SIZE])
-        more = len(found) > PAGE_SIZE
-        finished = session.get(Conversation, done) if done else None
-        return page(
-            request,
-            "queue.html",
-            state=state,
-            rows=shown,
-            since=since,
-            counts=conversations.counts(session),
-            alerts=alerts.open_alerts(session) if user.role == "admin" else [],
-            after=after,
-            after_order=_order(after),
-            more=more,
-            next=_place_text(shown[-1].conversation) if more and state == "open" else "",
-            finished=finished if finished is not None and finished.state == "done" else None,
-        )
+        if done and not did and (last := actions.last_undoable(session, user, conversation_id=done)):
+            did = last.id if last.kind == "done" else 0
+        note = said.note(session, user, did, failed, desk.settings.timezone) if did or failed else None
+        return _page(request, desk, session, user, sight, wanted, after=after, note=note)
+
+
+@router.get("/conversations/{conversation_id}/row")
+def one_row(request: Request, desk: TheDesk, conversation_id: Id, user: SignedIn, sight: Seen) -> Response:
+    """One row as a list shows it, for the script of the page; and what the person can undo of it."""
+    wanted = Filter.from_query(request.query_params, me=user.id)
+    with desk.database.read() as session:
+        sight.check_conversation(session, conversation_id)
+        targets = sla.targets(session)
+        [row] = rows(session, [conversations.get(session, conversation_id)], targets)
+        last = actions.last_undoable(session, user, conversation_id=conversation_id)
+        shown = change(desk.pages, desk.settings.timezone, row, wanted, targets)
+        return JSONResponse({"row": shown, "activity": last.id if last is not None else None})
+
+
+# --- live changes
 
 
 @router.get("/events")
 async def events(
     request: Request,
     desk: TheDesk,
+    user: SignedIn,
+    sight: Seen,
     since: Annotated[int, Query(ge=0)] = 0,
+    bare: Annotated[str, Query(max_length=1)] = "",
     last_event_id: Annotated[str, Header()] = "",
 ) -> Response:
-    """Changes as a stream of server-sent events: from `since` on, or from where the stream broke off."""
+    """Changes as a stream of server-sent events: from `since` on, or from where the stream broke off.
+
+    The rest of the address is that of the list; `bare` is no list, only which conversations changed.
+    """
     given = int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() else since
     try:
         start = moment_of(given)
@@ -137,41 +92,114 @@ async def events(
     if not given:
         start = datetime.now(UTC)
     token = session_token(desk, request)
+    wanted = None if bare else Filter.from_query(request.query_params, me=user.id)
     return StreamingResponse(
-        desk.live.listen(start, still_allowed=lambda: _signed_in(desk, token)),
+        desk.live.listen(
+            start, Audience(sight, wanted), still_allowed=lambda: _still_sees(desk, token, sight)
+        ),
         media_type="text/event-stream",
         headers={"X-Accel-Buffering": "no"},  # nginx would hold events back
     )
 
 
-def _signed_in(desk: Desk, token: str) -> bool:
+def _still_sees(desk: Desk, token: str, sight: Sight) -> bool:
+    """Whether the person is still signed in and sees the same mailboxes; otherwise the page connects anew."""
     with desk.database.read() as session:
-        return users.session_user(session, token) is not None
+        user = users.session_user(session, token)
+        return user is not None and Sight.of(session, user) == sight
 
 
-# --- places in the queue, as they stand in the address of the next page
+# --- views
 
 
-def _place_text(conversation: Conversation) -> str:
-    rank, since, id_ = conversations.queue_key(conversation)
-    return f"{rank}-{stamp(since)}-{id_}"
-
-
-def _place(text: str) -> tuple[int, datetime, int] | None:
-    if not text:
-        return None
-    rank, _, rest = text.partition("-")
-    since, _, id_ = rest.partition("-")
+@router.post("/views")
+def save_view(request: Request, desk: TheDesk, user: SignedIn, sight: Seen, fields: Fields) -> Response:
+    """Keep a filter under a name."""
+    query = fields.get("query", "")
+    name, shared = fields.get("name", ""), fields.get("shared", "") == "1"
     try:
-        if not (text.isascii() and len(text) < 50):
-            raise ValueError(text)
-        return min(int(rank), 9), moment_of(int(since)), min(int(id_), 2**31 - 1)
-    except (ValueError, OverflowError):
-        raise InvalidValueError(
-            "after: this is no place in the queue. Start again at its first page."
-        ) from None
+        with desk.database.write() as session:
+            view_id = views.save(session, user, name, query, shared=shared).id
+    except (ConflictError, InvalidValueError) as error:
+        if wants_json(request):
+            raise
+        wanted = Filter.from_query(query, me=user.id)
+        status = 409 if isinstance(error, ConflictError) else 400
+        kept = {"name": name, "shared": shared, "problem": str(error)}
+        with desk.database.read() as session:
+            return _page(request, desk, session, user, sight, wanted, status=status, kept=kept)
+    return answer(request, _list(Filter.from_query(query), user), view_id=view_id)
 
 
-def _order(text: str) -> str:
-    place = _place(text)
-    return "" if place is None else f"{place[0]}-{stamp(place[1]):018d}-{place[2]:010d}"
+@router.post("/views/{view_id}/remove")
+def remove_view(request: Request, desk: TheDesk, user: SignedIn, view_id: Id) -> Response:
+    """Take a view away; what it shows stays."""
+    with desk.database.write() as session:
+        view = next((view for view in views.of(session, user) if view.id == view_id), None)
+        if view is None:
+            raise NotFoundError(f"There is no view {view_id} of yours.")
+        wanted = Filter.from_query(view.query)
+        views.remove(session, user, view_id)
+    return answer(request, _list(wanted, user))
+
+
+def _list(wanted: Filter, user: User) -> str:
+    query = wanted.to_query(me=user.id)
+    return f"/?{query}" if query else "/"
+
+
+# --- the page
+
+
+def _page(
+    request: Request,
+    desk: Desk,
+    session: Session,
+    user: User,
+    sight: Sight,
+    wanted: Filter,
+    *,
+    after: str = "",
+    status: int = 200,
+    note: said.Note | None = None,
+    kept: dict[str, Any] | None = None,
+) -> Response:
+    moment = now(session)
+    found = queue.page(session, wanted, sight=sight, after=after, limit=PAGE_SIZE)
+    shown = rows(session, found.conversations)
+    counts = counted(session, wanted, sight)
+    timezone = desk.settings.timezone
+    query = wanted.to_query(me=user.id)
+    return page(
+        request,
+        "queue.html",
+        status=status,
+        wanted=wanted,
+        query=query,
+        rows=[(row, queue.order_key(row.conversation, wanted)) for row in shown],
+        present=_present(session, shown, user),
+        since=stamp(moment),
+        here=counts["here"],
+        above=above(session, wanted, user=user, sight=sight, counts=counts["tabs"]),
+        alerts=alerts.open_alerts(session) if user.role == "admin" else [],
+        after=after,
+        next=found.next,
+        note=note,
+        kept=kept or {},
+        priorities=PRIORITIES,
+        me=user.id,
+        timezone=timezone,
+        snoozes=snooze_choices(moment, timezone),
+        earliest=local_input(moment, timezone),
+    )
+
+
+def _present(session: Session, shown: Sequence[Row], user: User) -> dict[int, list[str]]:
+    """Who else looks at these conversations."""
+    found = presence.all_now(session)
+    me = user.name or user.email
+    return {
+        row.conversation.id: others
+        for row in shown
+        if (others := [name for name in found.get(row.conversation.id, ()) if name != me])
+    }

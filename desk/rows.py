@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment
 from sqlmodel import Session
 
-from briefbox.store import marks, people, queue, sla
+from briefbox.store import assignees, marks, queue, sla
 from briefbox.store.filters import Filter
 from briefbox.store.marks import Marks
 from briefbox.tables import Conversation
@@ -55,7 +55,7 @@ def rows(
         return []
     asked = dict(sla.targets(session) if targets is None else targets)
     known = marks.of(session, [c.id for c in found])
-    names = people.names(session, (c.assigned_to for c in found))
+    names = assignees.names(session, (c.assigned_to for c in found))
     return [
         Row(
             c,
@@ -93,11 +93,3 @@ def belongs(wanted: Filter, conversation: Conversation, targets: Mapping[str, in
     """Whether a row is in a list. None: a question of text can't be asked of a row alone; it stays if it is there."""
     found = queue.matches(wanted, conversation, dict(targets))
     return None if found and wanted.text else found
-
-
-def initials(name: str) -> str:
-    """Up to two letters for a person."""
-    words = [word for word in name.replace("@", " ").replace(".", " ").split() if word[0].isalnum()]
-    if not words:
-        return name[:1].upper() or "?"
-    return (words[0][0] + (words[1][0] if len(words) > 1 and "@" not in name else "")).upper()

@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Literal
 from uuid import uuid4
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from briefbox.errors import BriefboxError
 from briefbox.store import actions, conversations, queue
 from briefbox.store.filters import Filter
 from briefbox.store.sight import ALL, Sight
-from briefbox.tables import User
+from briefbox.tables import Activity, User
 
 MAX_ROWS = 10_000
 MAX_NAMED = 20
@@ -43,10 +43,11 @@ def apply(
     to: int | None = None,
     until: datetime | None = None,
     value: str = "",
+    group: str = "",
 ) -> BulkResult:
     """Do one thing with each: `to` is whom "assign" gives it (None: nobody), `until` is of "snooze", `value` the
-    priority or the category. Raises InvalidValueError for what can be done with none of them."""
-    result = BulkResult(uuid4().hex)
+    priority or the category, `group` that of a bulk action that this goes on with. Raises InvalidValueError for what can be done with none of them."""
+    result = BulkResult(group or uuid4().hex)
     for id_ in dict.fromkeys(ids):
         try:
             sight.check_conversation(session, id_)
@@ -61,6 +62,10 @@ def apply(
             result.unchanged += 1
         else:
             result.changed += 1
+    session.flush()
+    result.activity_id = session.exec(
+        select(Activity.id).where(Activity.group == result.group).order_by(col(Activity.id).desc()).limit(1)
+    ).first()
     return result
 
 
