@@ -10,7 +10,21 @@ from fastapi.staticfiles import StaticFiles
 
 from briefbox.db import Database
 from briefbox.settings import Settings
-from desk import access, act, auth, conversation, cost, problems, queue, regroup, skipped, status, training
+from desk import (
+    access,
+    act,
+    auth,
+    conversation,
+    cost,
+    here,
+    original,
+    problems,
+    queue,
+    regroup,
+    skipped,
+    status,
+    training,
+)
 from desk.chores import Chore, Chores, wake
 from desk.context import Desk
 from desk.live import Live
@@ -45,6 +59,8 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         queue.router,
         act.router,
         conversation.router,
+        here.router,
+        original.router,
         regroup.router,
         skipped.router,
         status.router,

@@ -12,11 +12,45 @@ from desk.mail_html import ATTRIBUTES, LEADS_TO, LINK, TAGS, WITH_CONTENT, rewri
 
 # None of them can name an address, and none takes anything out of its place.
 STYLES = frozenset(
-    "background-color border border-bottom border-collapse border-color border-left border-radius border-right "
-    "border-style border-top border-width color direction font-family font-size font-style font-variant font-weight "
-    "line-height margin margin-bottom margin-left margin-right margin-top max-width padding padding-bottom "
-    "padding-left padding-right padding-top text-align text-decoration text-indent text-transform vertical-align "
-    "white-space width".split()
+    [
+        "background-color",
+        "border",
+        "border-bottom",
+        "border-collapse",
+        "border-color",
+        "border-left",
+        "border-radius",
+        "border-right",
+        "border-style",
+        "border-top",
+        "border-width",
+        "color",
+        "direction",
+        "font-family",
+        "font-size",
+        "font-style",
+        "font-variant",
+        "font-weight",
+        "line-height",
+        "margin",
+        "margin-bottom",
+        "margin-left",
+        "margin-right",
+        "margin-top",
+        "max-width",
+        "padding",
+        "padding-bottom",
+        "padding-left",
+        "padding-right",
+        "padding-top",
+        "text-align",
+        "text-decoration",
+        "text-indent",
+        "text-transform",
+        "vertical-align",
+        "white-space",
+        "width",
+    ]
 )
 
 

@@ -16,21 +16,111 @@ MAX_VALUE = 4_000
 MAX_SIGNS = 50_000
 
 _FORMATS = frozenset(
-    "b i u s a em strong font small big code tt strike span mark del ins sub sup kbd samp var cite q bdi bdo abbr".split()
+    [
+        "b",
+        "i",
+        "u",
+        "s",
+        "a",
+        "em",
+        "strong",
+        "font",
+        "small",
+        "big",
+        "code",
+        "tt",
+        "strike",
+        "span",
+        "mark",
+        "del",
+        "ins",
+        "sub",
+        "sup",
+        "kbd",
+        "samp",
+        "var",
+        "cite",
+        "q",
+        "bdi",
+        "bdo",
+        "abbr",
+    ]
 )
 _BLOCKS = frozenset(
-    "p div center blockquote pre ul ol dl li dd dt h1 h2 h3 h4 h5 h6 table caption colgroup thead tbody tfoot tr td th".split()
+    [
+        "p",
+        "div",
+        "center",
+        "blockquote",
+        "pre",
+        "ul",
+        "ol",
+        "dl",
+        "li",
+        "dd",
+        "dt",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "table",
+        "caption",
+        "colgroup",
+        "thead",
+        "tbody",
+        "tfoot",
+        "tr",
+        "td",
+        "th",
+    ]
 )
 _VOID = frozenset(("br", "hr", "img", "wbr", "col"))
 TAGS = _FORMATS | _BLOCKS | _VOID
 # Blocks of newer or older HTML that are shown as plain ones.
 _AS_DIV = frozenset(
-    "section article header footer main nav aside form fieldset address figure figcaption body".split()
+    [
+        "section",
+        "article",
+        "header",
+        "footer",
+        "main",
+        "nav",
+        "aside",
+        "form",
+        "fieldset",
+        "address",
+        "figure",
+        "figcaption",
+        "body",
+    ]
 )
 # Gone with all that is in them.
 WITH_CONTENT = frozenset(
-    "script style title svg math template noscript noembed noframes iframe frameset object applet audio video canvas "
-    "textarea select datalist xmp plaintext".split()
+    [
+        "script",
+        "style",
+        "title",
+        "svg",
+        "math",
+        "template",
+        "noscript",
+        "noembed",
+        "noframes",
+        "iframe",
+        "frameset",
+        "object",
+        "applet",
+        "audio",
+        "video",
+        "canvas",
+        "textarea",
+        "select",
+        "datalist",
+        "xmp",
+        "plaintext",
+    ]
 )
 ATTRIBUTES: dict[str, frozenset[str]] = {
     name: frozenset(("style", "dir", "lang", *words.split()))

@@ -36,6 +36,8 @@ from briefbox.store import ledger, mailboxes, users, work
 from briefbox.store.ledger import Arrival
 from briefbox.tables import Category, Conversation, Email, Mailbox, User
 from desk.app import create_app
+from desk.tools import Tools
+from ingest.reader import StoredEmails
 
 CATEGORIES = ("order", "delivery", "refund", "technical problem", "billing", "other")
 
@@ -208,7 +210,7 @@ def inbox(database: Database) -> Inbox:
 @pytest.fixture
 def app(database: Database, settings: Settings) -> FastAPI:
     """The desk."""
-    return create_app(database, settings)
+    return create_app(database, settings, Tools(reader=StoredEmails(database, settings)))
 
 
 def person(database: Database, email: str, name: str, role: str = "agent") -> User:
