@@ -7,9 +7,11 @@ from functools import partial
 from fastapi import Depends, FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware.gzip import GZipMiddleware
 
 from briefbox.db import Database
 from briefbox.settings import Settings
+from briefbox.store import search
 from desk import (
     access,
     act,
@@ -40,7 +42,12 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
     pages = load_pages()
     zone(settings.timezone)  # refuse to start with one that is none
     live = Live(database, ShownQueue(pages, settings.timezone))
-    chores = Chores([Chore("waking", 1.0, partial(wake, database))])
+    chores = Chores(
+        [
+            Chore("waking", 1.0, partial(wake, database)),
+            Chore("search entries", 0.5, partial(search.index_pending, database)),
+        ]
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -69,7 +76,8 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         auth.router,
     ):
         app.include_router(router, dependencies=[Depends(access.signed_in)])
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    # Only what is the same for everybody is compressed: the length of a page would tell of what it holds.
+    app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC)), name="static")
     app.add_api_route(
         "/favicon.ico",
         _favicon,

@@ -45,6 +45,7 @@ PING_SECONDS = 15.0
 # How soon a page of somebody who was signed out elsewhere, or sees other mailboxes now, falls silent.
 CHECK_SECONDS = 15.0
 
+OPEN = Filter()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -53,7 +54,7 @@ class Audience:
     """Who is told the same: what they see, and what their list is of. None: no list, only that a row changed."""
 
     sight: Sight = ALL
-    wanted: Filter | None = Filter()
+    wanted: Filter | None = OPEN
 
 
 class Shown(Protocol):

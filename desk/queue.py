@@ -64,7 +64,14 @@ def one_row(request: Request, desk: TheDesk, conversation_id: Id, user: SignedIn
         [row] = rows(session, [conversations.get(session, conversation_id)], targets)
         last = actions.last_undoable(session, user, conversation_id=conversation_id)
         shown = change(desk.pages, desk.settings.timezone, row, wanted, targets)
-        return JSONResponse({"row": shown, "activity": last.id if last is not None else None})
+        note = said.note(session, user, last.id, 0, desk.settings.timezone) if last is not None else None
+        return JSONResponse(
+            {
+                "row": shown,
+                "activity": note.activity_id if note is not None else None,
+                "said": note.text if note is not None else "",
+            }
+        )
 
 
 # --- live changes

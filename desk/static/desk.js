@@ -1,12 +1,19 @@
-// What the pages do beyond plain forms: live rows, keys, forms that stay on the page.
+// What the pages do beyond plain forms: live rows, keys, forms that stay on the page. Each page loads its own part.
 // Everything that matters works without this file.
 import { $, tellAges } from "./common.js";
-import { watchConversation, watchSentences } from "./conversation.js";
 import { watchKeys } from "./keys.js";
-import { watchQueue } from "./queue.js";
 
+document.documentElement.classList.add("js");
 tellAges();
 setInterval(tellAges, 20000);
-watchKeys();
-if ($("#rows")) watchQueue($("#rows"));
-if ($("main.conversation")) { watchConversation(); watchSentences(); }
+if ($("#rows")) {
+  const { watchList } = await import("./list.js");
+  watchKeys(watchList($("#rows")));
+} else {
+  watchKeys();
+}
+if ($("main.conversation")) {
+  const { watchConversation, watchSentences } = await import("./conversation.js");
+  watchConversation();
+  watchSentences();
+}

@@ -1,5 +1,4 @@
 import { $ } from "./common.js";
-import { step } from "./queue.js";
 
 // --- keys
 
@@ -21,11 +20,23 @@ function press(key) {
   return true;
 }
 
-function onKey(event) {
+// `list` answers keys of the list: key(key) and escape() say whether they did something.
+function onKey(event, list) {
   const edit = event.target.closest && event.target.closest(".edit");
   if (edit && event.key === "Escape") {
     edit.open = false;
     $("summary", edit).focus();
+    return;
+  }
+  if (event.target.matches(".row-pick input") && event.key === "Enter") {
+    event.preventDefault();
+    $(".row-link", event.target.closest(".row")).click();
+    return;
+  }
+  if (event.key === "Escape" && list && !$("dialog[open]")) {
+    if (event.target.matches("#q")) event.target.blur();
+    else if (!list.escape()) return;
+    event.preventDefault();
     return;
   }
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.matches("textarea")) {
@@ -34,19 +45,16 @@ function onKey(event) {
     return;
   }
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.repeat && !/^[jk]$/.test(event.key)) return;
-  if (event.target.matches("input, textarea, select") || $("dialog[open]") || !keysOn()) return;
-  const list = $("#rows");
+  if (event.target.matches('input:not([type="checkbox"]), textarea, select') || $("dialog[open]") || !keysOn()) return;
   if (event.key === "?") $("#help").showModal();
-  else if (list && event.key === "j") step(list, 1);
-  else if (list && event.key === "k") step(list, -1);
-  else if (!press(event.key)) return;
+  else if (!(list && list.key(event.key)) && !press(event.key)) return;
   event.preventDefault();
 }
 
-export function watchKeys() {
+export function watchKeys(list = null) {
   const help = $("#help");
   if (!help) return;
-  document.addEventListener("keydown", onKey);
+  document.addEventListener("keydown", (event) => onKey(event, list));
   const button = $("#help-button");
   button.hidden = false;
   button.addEventListener("click", () => help.showModal());

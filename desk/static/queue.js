@@ -1,133 +1,246 @@
-import { $, all, announce, parse, tellAges } from "./common.js";
+import { $, all, announce, BACKGROUND, parse, tellAges } from "./common.js";
 import { listen } from "./live.js";
 
-// --- queue: rows come, change and go, and never move under a cursor or a focus
+// --- the list: rows come, change and go, and never move under a cursor, a focus or an open menu
 
-export function watchQueue(list) {
-  const news = $("#news");
-  const pending = new Map();
-  const rowOf = (id) => document.getElementById(`row-${id}`);
-  const { state, after } = list.dataset;
-  const more = "more" in list.dataset;
-  let staleTimer = 0;
-  let stale = false;
-
-  // The row that must stay where it is: focused, under the cursor, or the first one in sight.
-  function anchor() {
-    const kept = [list.contains(document.activeElement) && document.activeElement.closest(".row"), $(".row:hover", list)].filter(Boolean);
-    if (kept.length) return kept.reduce((a, b) => (a.dataset.order > b.dataset.order ? a : b));
-    if (list.getBoundingClientRect().top >= 0) return null;
-    return all(".row", list).find((row) => row.getBoundingClientRect().bottom > 0) || null;
+export class List {
+  constructor(node) {
+    this.node = node;
+    this.query = node.dataset.query;
+    this.later = "later" in node.dataset;
+    this.more = "more" in node.dataset;
+    this.news = $("#news");
+    this.pending = new Map(); // changes that wait until nobody points at the rows they would move
+    this.own = new Set(); // conversations that this person is changing right now
+    this.held = null; // the row whose menu is open
+    this.present = new Map();
+    this.picked = new Set();
+    this.stale = false;
+    this.staleTimer = 0;
+    for (const row of this.rows()) this.remember(row);
   }
 
-  // Where a row belongs: the other row it stands before, null for the end, undefined for "on another page".
-  function place(order, old) {
-    if (after && order <= after) return undefined;
-    const next = all(".row", list).find((row) => row !== old && row.dataset.order > order);
-    return next || (more ? undefined : null);
+  rows() { return all(".row", this.node); }
+  row(id) { return document.getElementById(`row-${id}`); }
+
+  // The row that keys act on.
+  current() {
+    const at = document.activeElement;
+    return this.node.contains(at) ? at.closest(".row") : null;
   }
 
-  function apply(change, { force = false } = {}) {
-    const old = rowOf(change.id);
-    if (old && Number(old.dataset.stamp) >= change.stamp) return true;
-    const stays = change.state === state;
-    if (old && stays && old.dataset.order === change.order) {
-      replace(old, change);
-      return true;
-    }
-    const before = stays ? place(change.order, old) : undefined;
-    if (!old && before === undefined) return true;
-    const kept = force ? null : anchor();
-    if (kept && ((old && old.dataset.order <= kept.dataset.order) || (before !== undefined && change.order <= kept.dataset.order))) {
-      return false;
-    }
-    const focused = old && old.contains(document.activeElement);
-    if (before === undefined) {
-      old.remove();
-    } else {
-      const row = old ? replace(old, change) : parse(change.html).firstElementChild;
-      list.insertBefore(row, before);
-      row.classList.add("fresh");
-      if (focused) $(".row-link", row).focus({ preventScroll: true });
-      if (!old) announce(`New: ${$("h2", row).textContent}`);
-    }
-    return true;
+  focus(row) {
+    const link = row && $(".row-link", row);
+    if (!link) return;
+    link.focus({ preventScroll: true });
+    row.scrollIntoView({ block: "nearest" });
   }
 
-  function replace(old, change) {
+  step(by) {
+    const rows = this.rows();
+    if (!rows.length) return;
+    const at = rows.indexOf(this.current());
+    this.focus(rows[at < 0 ? 0 : Math.min(rows.length - 1, Math.max(0, at + by))]);
+  }
+
+  remember(row) {
+    const who = $(".present-who", row);
+    if (who) this.present.set(row.dataset.id, who.textContent.split(", "));
+    if ($(".row-pick input", row).checked) this.picked.add(row.dataset.id);
+  }
+
+  // --- one row
+
+  make(change) {
     const row = parse(change.html).firstElementChild;
-    const focused = old.contains(document.activeElement);
-    old.replaceWith(row);
-    if (focused) $(".row-link", row).focus({ preventScroll: true });
+    if (change.order) row.dataset.order = change.order;
+    this.dress(row);
     return row;
   }
 
-  function tell() {
-    for (const [id, change] of pending) {
-      const old = rowOf(id);
-      if (old && Number(old.dataset.stamp) >= change.stamp) pending.delete(id);
+  // What the page knows of a row and its HTML does not.
+  dress(row) {
+    this.tellPresent(row);
+    $(".row-pick input", row).checked = this.picked.has(row.dataset.id);
+    tellAges(row);
+  }
+
+  tellPresent(row) {
+    const names = (this.present.get(row.dataset.id) || []).filter((name) => name !== this.node.dataset.name);
+    const shown = $(".present", row);
+    if ((shown ? $(".present-who", shown).textContent : "") === names.join(", ")) return;
+    if (shown) shown.remove();
+    if (!names.length) return;
+    const box = $("#present").content.firstElementChild.cloneNode(true);
+    $(".present-who", box).textContent = names.join(", ");
+    box.append(names.length > 1 ? " are here" : " is here");
+    $(".row-meta", row).prepend(box);
+  }
+
+  replace(old, change) {
+    const row = this.make(change);
+    if (!change.order) row.dataset.order = old.dataset.order;
+    const at = old.contains(document.activeElement) ? document.activeElement.className : null;
+    old.replaceWith(row);
+    if (this.held === old) this.held = row;
+    if (at !== null) ((at && row.getElementsByClassName(at)[0]) || $(".row-link", row)).focus({ preventScroll: true });
+    return row;
+  }
+
+  remove(row) {
+    if (row === this.current() || row === this.held || document.activeElement === document.body) {
+      this.focus(row.nextElementSibling || row.previousElementSibling);
     }
-    const fresh = [...pending.values()].filter((c) => !rowOf(c.id) && c.state === state).length;
-    const text = stale ? "Much has changed: show" : fresh ? `${fresh} new` : pending.size ? `${pending.size} changed` : "";
-    if (text && news.hidden) announce(text);
-    news.textContent = text;
-    news.hidden = !text;
-    $("#empty").hidden = $(".row", list) !== null;
+    row.remove();
   }
 
-  function settle({ force = false } = {}) {
-    for (const [id, change] of pending) if (apply(change, { force })) pending.delete(id);
-    tell();
-    tellAges();
+  // --- changes that come by themselves
+
+  // The row that must stay where it is: focused, under the cursor, with its menu open, or the first one in sight.
+  anchor() {
+    const kept = [this.current(), this.held, $(".row:hover", this.node)].filter((row) => row && row.isConnected);
+    if (kept.length) return kept.reduce((a, b) => (a.dataset.order > b.dataset.order ? a : b));
+    if (this.node.getBoundingClientRect().top >= 0) return null;
+    return this.rows().find((row) => row.getBoundingClientRect().bottom > 0) || null;
   }
 
-  function count(counts) {
-    $("#count").textContent = counts[state];
+  // Where a row belongs: the other row it stands before, null for the end, undefined for "on another page".
+  place(order, old) {
+    const rows = this.rows().filter((row) => row !== old);
+    if (this.later && (!rows.length || order < rows[0].dataset.order)) return undefined;
+    return rows.find((row) => row.dataset.order > order) || (this.more ? undefined : null);
   }
 
-  async function refetch() {
-    staleTimer = 0;
-    if (anchor()) { stale = true; tell(); return; }
-    const response = await fetch(location.href).catch(() => null);
+  // Whether it could be shown; if not, it has to wait.
+  apply(change, { force = false } = {}) {
+    const old = this.row(change.id);
+    if (old && Number(old.dataset.stamp) >= change.stamp) return true;
+    if (change.here === null || (old && change.here && old.dataset.order === change.order)) {
+      if (old) this.replace(old, change);
+      return true;
+    }
+    const before = change.here ? this.place(change.order, old) : undefined;
+    if (!old && before === undefined) return true;
+    const kept = force ? null : this.anchor();
+    if (kept && ((old && old.dataset.order <= kept.dataset.order) || (before !== undefined && change.order <= kept.dataset.order))) {
+      return false;
+    }
+    if (before === undefined) {
+      this.remove(old);
+      return true;
+    }
+    const row = old ? this.replace(old, change) : this.make(change);
+    const focused = row.contains(document.activeElement);
+    this.node.insertBefore(row, before);
+    row.classList.add("fresh");
+    if (focused) $(".row-link", row).focus({ preventScroll: true });
+    if (!old) announce(`New: ${$("h2", row).textContent}`);
+    return true;
+  }
+
+  // What this person did: shown at once, and where the row stands.
+  applyOwn(change) {
+    this.pending.delete(change.id);
+    const old = this.row(change.id);
+    if (!old) {
+      if (change.here) this.apply(change, { force: true });
+    } else if (change.here === false) {
+      this.remove(old);
+    } else {
+      const place = old.dataset.order;
+      const row = this.replace(old, change);
+      if (row.dataset.order !== place) { row.dataset.belongs = row.dataset.order; row.dataset.order = place; }
+    }
+    this.tell();
+  }
+
+  // Rows that this person changed go to their place once nobody points at any.
+  tidy() {
+    for (const row of all("[data-belongs]", this.node)) {
+      row.dataset.order = row.dataset.belongs;
+      delete row.dataset.belongs;
+      const before = this.place(row.dataset.order, row);
+      if (before !== undefined) this.node.insertBefore(row, before);
+    }
+  }
+
+  tell() {
+    for (const [id, change] of this.pending) {
+      const old = this.row(id);
+      if (old && Number(old.dataset.stamp) >= change.stamp) this.pending.delete(id);
+    }
+    const waiting = [...this.pending.values()].filter((c) => !this.own.has(c.id));
+    const fresh = waiting.filter((c) => !this.row(c.id) && c.here).length;
+    const text = this.stale ? "Much has changed: show" : fresh ? `${fresh} new` : waiting.length ? `${waiting.length} changed` : "";
+    if (text && this.news.hidden) announce(text);
+    this.news.textContent = text;
+    this.news.hidden = !text;
+    $("#empty").hidden = $(".row", this.node) !== null;
+  }
+
+  settle({ force = false } = {}) {
+    for (const [id, change] of this.pending) if (this.apply(change, { force })) this.pending.delete(id);
+    this.tell();
+  }
+
+  count(here) {
+    for (const node of all("#count, #matching, .here-count")) node.textContent = here;
+  }
+
+  // --- the whole list anew
+
+  async refetch({ force = false } = {}) {
+    this.staleTimer = 0;
+    if (!force && this.anchor()) { this.stale = true; this.tell(); return; }
+    const response = await fetch(location.href, { headers: force ? {} : BACKGROUND }).catch(() => null);
     if (!response || !response.ok) return;
-    const fresh = $("#rows", new DOMParser().parseFromString(await response.text(), "text/html"));
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const fresh = $("#rows", page);
     if (!fresh) return;
-    list.replaceChildren(...fresh.children);
-    pending.clear();
-    stale = false;
-    tell();
-    tellAges();
+    const current = this.current();
+    const rows = this.rows();
+    const at = rows.indexOf(current);
+    this.node.replaceChildren(...fresh.children);
+    this.present.clear();
+    for (const row of this.rows()) { this.remember(row); this.dress(row); }
+    this.pending.clear();
+    this.stale = false;
+    this.count($("#count", page).textContent);
+    if (current) this.focus(this.row(current.dataset.id) || this.rows()[Math.min(at, this.rows().length - 1)]);
+    this.tell();
   }
 
-  news.addEventListener("click", () => {
-    if (stale) { location.reload(); return; }
-    settle({ force: true });
-    scrollTo({ top: 0 });
-    const first = $(".row-link", list);
-    if (first) first.focus({ preventScroll: true });
-  });
-  // Once nobody points at a row any more, what had to wait takes its place.
-  setInterval(() => { if (pending.size && !anchor()) settle(); }, 1000);
-
-  listen(
-    list.dataset.since,
-    ({ rows, counts }) => {
-      for (const change of rows) pending.set(change.id, change);
-      settle();
-      count(counts);
-    },
-    ({ counts }) => {
-      count(counts);
-      staleTimer ||= setTimeout(refetch, 2000);
-    },
-  );
-}
-
-export function step(list, by) {
-  const links = all(".row-link", list);
-  if (!links.length) return;
-  const at = links.indexOf(document.activeElement);
-  const next = at < 0 ? 0 : Math.min(links.length - 1, Math.max(0, at + by));
-  links[next].focus();
-  links[next].closest(".row").scrollIntoView({ block: "nearest" });
+  watch() {
+    this.news.addEventListener("click", () => {
+      if (this.stale) { location.reload(); return; }
+      this.settle({ force: true });
+      scrollTo({ top: 0 });
+      this.focus($(".row", this.node));
+    });
+    setInterval(() => {
+      if (this.anchor()) return;
+      this.tidy();
+      if (this.pending.size) this.settle();
+    }, 1000);
+    listen(
+      this.node.dataset.since,
+      ({ rows }) => {
+        for (const change of rows) this.pending.set(change.id, change);
+        this.settle();
+      },
+      // Not all pages at once.
+      () => { this.staleTimer ||= setTimeout(() => this.refetch(), 1000 + 2000 * Math.random()); },
+      {
+        counts: ({ tabs, here }) => {
+          for (const node of all("[data-count]")) node.textContent = tabs[node.dataset.count] ?? "";
+          this.count(here);
+        },
+        presence: (said) => {
+          if (said.all) this.present = new Map(Object.entries(said.all));
+          for (const [id, names] of Object.entries(said.now || {})) this.present.set(id, names);
+          for (const row of this.rows()) this.tellPresent(row);
+        },
+      },
+    );
+  }
 }
