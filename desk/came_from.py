@@ -1,5 +1,6 @@
 """The list that somebody came from: it travels in the address of a conversation, so that next and back are its own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -55,6 +56,17 @@ def came_from(address: str, user: User) -> CameFrom:
     except (ValueError, InvalidValueError):
         return QUEUE
     return CameFrom(f"/?{urlencode(pairs)}" if pairs else "/", wanted, given=True)
+
+
+def referring(headers: Mapping[str, str]) -> str:
+    """The list that a link was followed from, as browsers tell our own pages; "" where it is no page of ours."""
+    try:
+        parts = urlsplit(headers.get("referer", ""))
+    except ValueError:
+        return ""
+    if parts.netloc.lower() != headers.get("host", "").lower():
+        return ""
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 def beside(session: Session, origin: CameFrom, conversation: Conversation, sight: Sight) -> tuple[str, str]:

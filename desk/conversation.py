@@ -13,7 +13,7 @@ from briefbox.errors import ConflictError, InvalidValueError
 from briefbox.store import actions, conversations, suggestions
 from briefbox.tables import User
 from desk.access import Seen, SignedIn
-from desk.came_from import CameFrom, beside, came_from
+from desk.came_from import CameFrom, beside, came_from, referring
 from desk.context import Fields, TheDesk, answer, wants_json
 from desk.conversation_page import Said, show
 from desk.fields import field_named, same
@@ -36,7 +36,7 @@ def conversation_page(
     from_: Annotated[str, Query(alias="from")] = "",
 ) -> Response:
     """The page; of one that was merged into another, the other's. `from` is the list that the person came from."""
-    origin = came_from(from_, user)
+    origin = came_from(from_ or referring(request.headers), user)
     with desk.database.read() as session:
         standing = conversations.standing(session, conversation_id).id
     if standing != conversation_id:

@@ -109,7 +109,7 @@ export function watchConversation() {
   }
 
   async function refetch() {
-    const from = new URLSearchParams(location.search).get("from");
+    const { from } = main().dataset;
     const response = await fetch(`/conversations/${id}${from ? `?${new URLSearchParams({ from })}` : ""}`).catch(() => null);
     // Merged into another one: that one's page has an address of its own.
     if (response && response.redirected) location.assign(response.url);

@@ -1,4 +1,4 @@
-import { $, all, announce } from "./common.js";
+import { $, all } from "./common.js";
 
 // --- who else is here: a sign of life every few seconds while somebody can see the page
 
@@ -8,7 +8,6 @@ export function watchPresence() {
   const main = () => $("main.conversation");
   let since = Date.now();
   let editing = "";
-  let told = "";
 
   // The field that is being written: focused, or left with something in it that is not saved.
   function edited() {
@@ -29,9 +28,6 @@ export function watchPresence() {
       return span;
     }));
     place.hidden = !others.length;
-    const said = others.map(({ name, doing }) => `${name} ${doing}`).join(", ");
-    if (said && said !== told) announce(said);
-    told = said;
   }
 
   async function tell() {

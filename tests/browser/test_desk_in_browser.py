@@ -59,7 +59,15 @@ def page(address: str, database: Database, ana: User) -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
         page = browser.new_page()
         told: list[str] = []
-        page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
+        # A conflict is an answer like any other, though browsers log it.
+        page.on(
+            "console",
+            lambda message: (
+                told.append(message.text)
+                if message.type == "error" and "409 (Conflict)" not in message.text
+                else None
+            ),
+        )
         page.on("pageerror", lambda error: told.append(str(error)))
         page.on(
             "request",
