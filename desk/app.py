@@ -12,7 +12,21 @@ from starlette.middleware.gzip import GZipMiddleware
 from briefbox.db import Database
 from briefbox.settings import Settings
 from briefbox.store import search
-from desk import access, act, auth, conversation, cost, problems, queue, regroup, skipped, status, training
+from desk import (
+    access,
+    act,
+    auth,
+    conversation,
+    cost,
+    here,
+    original,
+    problems,
+    queue,
+    regroup,
+    skipped,
+    status,
+    training,
+)
 from desk.chores import Chore, Chores, wake
 from desk.context import Desk
 from desk.live import Live
@@ -52,6 +66,8 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         queue.router,
         act.router,
         conversation.router,
+        here.router,
+        original.router,
         regroup.router,
         skipped.router,
         status.router,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from desk.file_names import safe_name
 from desk.times import zone
 
 HERE = Path(__file__).parent
@@ -23,6 +24,7 @@ def load_pages() -> Environment:
         lstrip_blocks=True,
     )
     pages.filters.update(age=age, ago=ago, exact=exact, size=size, percent=percent, first_line=first_line)
+    pages.filters.update(safe_name=safe_name, duration=duration)
     pages.filters.update(due_words=due_words, due_class=due_class, local_time=local_time, initials=initials)
     return pages
 
@@ -91,6 +93,14 @@ def size(num_bytes: int) -> str:
     if num_bytes < 1_000_000:
         return f"{num_bytes / 1000:.0f} kB"
     return f"{num_bytes / 1_000_000:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """A stretch of time for people."""
+    minutes = round(seconds / MINUTE)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
 
 
 def percent(share: float) -> str:

@@ -11,7 +11,7 @@ from starlette.background import BackgroundTask
 from briefbox.errors import InvalidValueError
 from briefbox.schemas import EmailKind
 from briefbox.settings import Settings
-from briefbox.store import conversations, regroup, skips
+from briefbox.store import activities, conversations, regroup, skips
 from briefbox.store.handling import Handling
 from briefbox.tables import Conversation
 from desk.access import SignedIn
@@ -36,6 +36,7 @@ def split(request: Request, desk: TheDesk, conversation_id: Id, user: SignedIn, 
             session, email_id, actor=user.email, with_later=fields.get("with_later", "") == "yes"
         )
         new_id = new.id
+        activities.record(session, new, user, "split", other=conversation_id)
     return answer(request, f"/conversations/{new_id}?note=split", conversation_id=new_id)
 
 
@@ -63,7 +64,8 @@ def merge(request: Request, desk: TheDesk, conversation_id: Id, user: SignedIn, 
     """Do it."""
     into = _number(fields.get("into", ""), "into")
     with desk.database.write() as session:
-        regroup.merge(session, conversation_id, into, actor=user.email)
+        target = regroup.merge(session, conversation_id, into, actor=user.email)
+        activities.record(session, target, user, "merged", other=conversation_id)
     return answer(request, f"/conversations/{into}?note=merged", conversation_id=into)
 
 
@@ -71,7 +73,8 @@ def merge(request: Request, desk: TheDesk, conversation_id: Id, user: SignedIn, 
 def unmerge(request: Request, desk: TheDesk, conversation_id: Id, user: SignedIn) -> Response:
     """Undo it; `conversation_id` is the one that was merged into another."""
     with desk.database.write() as session:
-        regroup.unmerge(session, conversation_id, actor=user.email)
+        source = regroup.unmerge(session, conversation_id, actor=user.email)
+        activities.record(session, source, user, "unmerged")
     return answer(request, f"/conversations/{conversation_id}?note=unmerged", conversation_id=conversation_id)
 
 

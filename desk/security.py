@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -23,6 +24,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "style-src 'self'",
         "img-src 'self' data:",
         "connect-src 'self'",
+        "frame-src 'self'",
         "form-action 'self'",
         "frame-ancestors 'none'",
         "base-uri 'none'",
@@ -41,6 +43,20 @@ HEADERS = {
 }
 
 
+_STATED = "content_security_policy"
+
+
+def sandboxed(request: Request, response: Response, policy: str) -> Response:
+    """Send this answer with a policy of its own, for what strangers wrote. Raises ValueError unless it is a sandbox.
+
+    The last thing that a route does: whatever goes wrong before it is answered with the policy of all pages.
+    """
+    if not policy.startswith("sandbox;") or "default-src 'none'" not in policy:
+        raise ValueError(f"{policy!r} is no sandbox that loads nothing.")
+    setattr(request.state, _STATED, policy)
+    return response
+
+
 class Guard:
     """Pure ASGI, so that streams pass through untouched."""
 
@@ -55,11 +71,17 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        stated = scope.setdefault("state", {})
+
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers[name] = value
+                if _STATED in stated:
+                    headers["Content-Security-Policy"] = stated[_STATED]
+                    # Browsers show no sandboxed page that asks for a window group of its own.
+                    del headers["Cross-Origin-Opener-Policy"]
                 # Files of the program may be kept if they are asked for again each time; pages never.
                 headers["Cache-Control"] = "no-cache" if scope["path"].startswith("/static/") else "no-store"
             await send(message)

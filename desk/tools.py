@@ -13,7 +13,11 @@ class EmailReader(Protocol):
         ...
 
     def original_html(self, email_id: int) -> str | None:
-        """The HTML as the sender wrote it, decoded and not cleaned; None where there is none."""
+        """The HTML as the sender wrote it, decoded and not cleaned; None where there is none. Raises NotFoundError."""
+        ...
+
+    def inline_images(self, email_id: int) -> dict[str, str]:
+        """Pictures that the mail brings along, as data: addresses by their Content-ID. Raises NotFoundError."""
         ...
 
 

@@ -39,7 +39,7 @@ def save(database: Database, settings: Settings, email_id: int, wanted: str, pat
     if raw is not None:
         num_bytes = _write(path, [attachment_bytes(raw, attachments, number, left)])
         return f"{num_bytes} bytes of {attachment.name!r} written to {path}, from the stored email."
-    num_bytes = _write(path, _from_server(database, settings, email_id, attachment))
+    num_bytes = _write(path, from_server(database, settings, email_id, attachment))
     return f"{num_bytes} bytes of {attachment.name!r} written to {path}, from the mail server."
 
 
@@ -58,9 +58,10 @@ def choose(attachments: Sequence[Attachment], email_id: int, wanted: str) -> int
 # --- from the server
 
 
-def _from_server(
+def from_server(
     database: Database, settings: Settings, email_id: int, attachment: Attachment
 ) -> Iterator[bytes]:
+    """An attachment in decoded pieces, as they come. Raises NotFoundError, MailboxError, at the first one or later."""
     with database.read() as session:
         entries = _places(session, email_id)
         row = get_by_id(session, session.get_one(Email, email_id).mailbox_id)

@@ -146,7 +146,9 @@ def _leaf(part: Part, content: Content, *, is_root: bool, wrappings: int) -> Non
         content.mails += [part] if kind in _RETURNED else []
         _attach(part, name or _nested_name(part), content)
     elif kind == "text/calendar" and not is_file:
-        content.invitations.append(read_invitation(_text(part, content), part.parameters.get("method", "")))
+        content.invitations.append(
+            read_invitation(part_text(part, content), part.parameters.get("method", ""))
+        )
     elif kind.startswith(("text/", "multipart/")) and not is_file:
         _inline_text(part, content)
     elif kind in _PKCS7 and content.has(part):
@@ -160,7 +162,7 @@ def _leaf(part: Part, content: Content, *, is_root: bool, wrappings: int) -> Non
 
 
 def _inline_text(part: Part, content: Content) -> None:
-    text = _text(part, content)
+    text = part_text(part, content)
     if part.type == "text/html" or (part.type == "text/plain" and _MARKUP.match(text)):
         text = _seen(text, content)
     else:
@@ -196,7 +198,8 @@ def _seen(source: str, content: Content) -> str:
     return seen.text
 
 
-def _text(part: Part, content: Content) -> str:
+def part_text(part: Part, content: Content) -> str:
+    """The words of a text part, in any charset, bounded; what had to be guessed or cut is noted."""
     data = part.payload()
     if part.section in content.left.cut:
         # Not in the middle of a character, which would make all of it look like another charset.

@@ -39,7 +39,7 @@ def parse_email(
     if not raw.strip():
         raise ParseError(f"The email is empty ({len(raw)} bytes).")
     try:
-        return _read(read_part(_with_line_ends(raw)), left, own_addresses)
+        return _read(read_part(with_line_ends(raw)), left, own_addresses)
     except ParseError:
         raise
     except (Exception, RecursionError, MemoryError) as error:
@@ -52,7 +52,7 @@ def attachment_bytes(
 ) -> bytes:
     """The decoded bytes of `attachments[number]`, of those that parse_email lists of `raw`. Raises ParseError."""
     wanted = attachments[number]
-    content = read_content(read_part(_with_line_ends(raw)), left)
+    content = read_content(read_part(with_line_ends(raw)), left)
     parts = [part for attachment, part in content.files if attachment == wanted]
     nth = attachments[:number].count(wanted)
     if nth >= len(parts):
@@ -89,7 +89,7 @@ def parse_body(data: bytes, *, html: bool = False) -> ParsedEmail:
         raise ParseError(f"The text cannot be read: {type(error).__name__}: {str(error)[:200]}") from error
 
 
-def _with_line_ends(raw: bytes) -> bytes:
+def with_line_ends(raw: bytes) -> bytes:
     """Files of old systems end their lines with a carriage return alone."""
     return raw.replace(b"\r", b"\n") if b"\r" in raw and b"\n" not in raw else raw
 

@@ -3,8 +3,9 @@
 from briefbox.db import Database
 from briefbox.settings import Settings
 from desk.tools import Tools
+from ingest.reader import StoredEmails
 
 
-def desk_tools(_database: Database, _settings: Settings) -> Tools:
+def desk_tools(database: Database, settings: Settings) -> Tools:
     """The tools of a desk on this database."""
-    return Tools()
+    return Tools(reader=StoredEmails(database, settings))

@@ -16,6 +16,7 @@ from sqlmodel import Session, col, select, update
 
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
+from briefbox.schemas import BRIEF_FIELDS
 from briefbox.store import activities, audit_log, conversations, search
 from briefbox.store.sight import Sight
 from briefbox.tables import Activity, Confirmation, Conversation, Correction, Note, User
@@ -122,11 +123,14 @@ def note(session: Session, conversation_id: int, text: str, *, user: User) -> No
 
 
 def notes(session: Session, conversation_id: int) -> list[tuple[Note, User]]:
-    """The notes of a conversation, oldest first, with who wrote them."""
+    """The notes of a conversation and of those merged into it, oldest first, with who wrote them."""
     query = (
         select(Note, User)
         .join(User, col(Note.user_id) == col(User.id))
-        .where(Note.conversation_id == conversation_id, col(Note.deleted_at).is_(None))
+        .where(
+            col(Note.conversation_id).in_(activities.family(session, conversation_id)),
+            col(Note.deleted_at).is_(None),
+        )
     )
     return [(row, user) for row, user in session.exec(query.order_by(col(Note.id)))]
 
@@ -140,7 +144,7 @@ def last_undoable(session: Session, user: User, *, conversation_id: int | None =
         Activity.user_id == user.id,
         col(Activity.undone_at).is_(None),
         col(Activity.kind).in_(
-            ("assigned", "unassigned", "snoozed", "done", "reopened", "corrected", "confirmed")
+            ("assigned", "unassigned", "snoozed", "done", "reopened", "corrected", "confirmed", "dismissed")
         ),
         Activity.created_at > now(session) - UNDO_WINDOW,
     )
@@ -175,6 +179,7 @@ def _undo_one(session: Session, activity: Activity, user: User) -> bool:
         return False
     for name, value in activity.before.items():
         setattr(conversation, name, _moment(value) if name in _TIMES else value)
+    _follow_newer_brief(conversation)
     conversation.priority_rank = conversations.rank(conversation.priority)
     moment = now(session)
     for table, key in ((Correction, "correction"), (Confirmation, "confirmation")):
@@ -189,12 +194,22 @@ def _undo_one(session: Session, activity: Activity, user: User) -> bool:
     return True
 
 
+def _follow_newer_brief(conversation: Conversation) -> None:
+    """A field that no agent wrote any more says what the newest brief says."""
+    for field in BRIEF_FIELDS:
+        if field not in conversation.touched and field in conversation.suggestion:
+            setattr(conversation, field, conversation.suggestion[field])
+            conversation.suggestion = {n: s for n, s in conversation.suggestion.items() if n != field}
+
+
 def _stands(conversation: Conversation, activity: Activity) -> bool:
     """Whether what the action wrote is still there."""
     if activity.kind == "confirmed":
         return True
     if activity.kind == "corrected":
         return bool(getattr(conversation, activity.detail["field"]) == activity.detail["after"])
+    if activity.kind == "dismissed":
+        return activity.detail["field"] not in conversation.suggestion
     name = "assigned_to" if activity.kind in ("assigned", "unassigned") else "state"
     return bool(getattr(conversation, name) == activity.detail.get("after"))
 

@@ -35,13 +35,21 @@ def record(
 
 
 def of(session: Session, conversation_id: int) -> list[tuple[Activity, User | None]]:
-    """What was done with a conversation, oldest first, with who."""
+    """What was done with a conversation and with those merged into it, oldest first, with who."""
     query = (
         select(Activity, User)
         .join(User, col(Activity.user_id) == col(User.id), isouter=True)
-        .where(Activity.conversation_id == conversation_id)
+        .where(col(Activity.conversation_id).in_(family(session, conversation_id)))
     )
     return [(activity, user) for activity, user in session.exec(query.order_by(col(Activity.id)))]
+
+
+def family(session: Session, conversation_id: int) -> list[int]:
+    """The conversation and those that were merged into it: what was said of them belongs to it."""
+    merged = select(Conversation.id).where(
+        Conversation.merged_into == conversation_id, Conversation.state == "merged"
+    )
+    return [conversation_id, *session.exec(merged)]
 
 
 def values(conversation: Conversation, *names: str) -> dict[str, Any]:

@@ -170,12 +170,12 @@ def correct(
         return repeated
     current = getattr(conversation, field)
     value = _allowed(session, field, value)
+    if value == current:
+        return None
     if before is not None and before != current:
         raise ConflictError(
             f"The {field} was changed to “{current}” in the meantime; your value “{value}” was not written. Look at the newer one and correct it if it is wrong."
         )
-    if value == current:
-        return None
     correction = Correction(
         conversation_id=conversation.id,
         brief_id=conversation.brief_id,
@@ -189,6 +189,7 @@ def correct(
     )
     session.add(correction)
     session.flush()
+    taken = conversation.suggestion.get(field) == value
     activities.record(
         session,
         conversation,
@@ -198,13 +199,17 @@ def correct(
             field: current,
             "touched": list(conversation.touched),
             "needs_human": list(conversation.needs_human),
+            **({"suggestion": dict(conversation.suggestion)} if taken else {}),
         },
         group=group,
         field=field,
         correction=correction.id,
         after=value,
+        reason=correction.reason,
     )
     setattr(conversation, field, value)
+    if taken:
+        conversation.suggestion = {n: said for n, said in conversation.suggestion.items() if n != field}
     conversation.touched = sorted({*conversation.touched, field})
     conversation.needs_human = [f for f in conversation.needs_human if f != field]
     conversation.priority_rank = rank(conversation.priority)
@@ -216,12 +221,25 @@ def correct(
 
 
 def confirm(
-    session: Session, conversation_id: int, *, user: User, strength: str = "strong", group: str = ""
+    session: Session,
+    conversation_id: int,
+    *,
+    user: User,
+    strength: str = "strong",
+    group: str = "",
+    brief_id: int | None = None,
 ) -> Confirmation | None:
-    """Record that the brief is right as it stands. None when there is no brief to confirm."""
+    """Record that the brief is right as it stands. None when there is no brief to confirm.
+
+    `brief_id` is the brief that the agent saw. Raises ConflictError when another one stands there by now.
+    """
     conversation = locked(session, conversation_id)
     if conversation.brief_id is None:
         return None
+    if brief_id not in (None, conversation.brief_id):
+        raise ConflictError(
+            "A newer mail was briefed in the meantime; nothing was confirmed. Look at the newer brief first."
+        )
     same = (
         Confirmation.brief_id == conversation.brief_id,
         Confirmation.user_id == user.id,

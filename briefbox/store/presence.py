@@ -12,6 +12,7 @@ from sqlmodel import Session, col, func, select
 
 from briefbox.db import now
 from briefbox.schemas import BRIEF_FIELDS
+from briefbox.store import activities
 from briefbox.tables import Presence, User
 
 # Three signs of life, and at most so much time is counted for one.
@@ -65,7 +66,9 @@ def all_now(session: Session) -> dict[int, list[str]]:
 
 def time_spent(session: Session, conversation_id: int) -> float:
     """How many seconds people had it open, all of them together."""
-    query = select(func.sum(Presence.seconds)).where(Presence.conversation_id == conversation_id)
+    query = select(func.sum(Presence.seconds)).where(
+        col(Presence.conversation_id).in_(activities.family(session, conversation_id))
+    )
     return float(session.exec(query).one() or 0.0)
 
 

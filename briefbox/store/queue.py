@@ -125,6 +125,36 @@ def load(session: Session, ids: Sequence[int]) -> list[Conversation]:
     return [by_id[id_] for id_ in ids if id_ in by_id]
 
 
+def beside(
+    session: Session, wanted: Filter, conversation: Conversation, *, sight: Sight = ALL
+) -> tuple[int | None, int | None]:
+    """The conversations before and after this one in a list, whether or not it is in it any more itself."""
+    if wanted.text:
+        ids: list[int | None] = [
+            row.id for row in page(session, wanted, sight=sight, limit=200).conversations
+        ]
+        if conversation.id not in ids:
+            return None, None
+        at = ids.index(conversation.id)
+        return [None, *ids][at], [*ids, None][at + 1]
+    order = _ORDERS[wanted.state]
+    backwards = _Order(order.columns, newest_first=not order.newest_first)
+    place = order.place(conversation)
+    if None in place:  # it was never in a list of this order
+        return None, None
+    before, after = (_first_beyond(session, wanted, sight, way, place) for way in (backwards, order))
+    return before, after
+
+
+def _first_beyond(
+    session: Session, wanted: Filter, sight: Sight, order: _Order, place: Sequence[Any]
+) -> int | None:
+    looked = _looked(wanted, order, place)
+    query = select(looked.c.id).where(*conditions(looked.c, wanted, sight, _cutoffs(session, wanted)))
+    found: int | None = session.connection().execute(query.order_by(*order.by(looked.c)).limit(1)).scalar()
+    return found
+
+
 def count(session: Session, wanted: Filter, *, sight: Sight = ALL, cap: int = 1000) -> int:
     """How many there are; `cap` is as good as "more". Of what a page would look at, so that it is quick."""
     if wanted.text:

@@ -1,25 +1,48 @@
 import { $, all, announce, tellAges } from "./common.js";
 import { listen } from "./live.js";
+import { watchPresence } from "./presence.js";
 
-// --- conversation: forms answer in place, other people's changes show
+// --- conversation: forms answer in place, other people's changes show, and nothing that is typed is lost
+
+const SIGNED_OUT = "Not saved: you are signed out. What you wrote is still here; sign in in another tab, then save again.";
+const NO_ANSWER = "Not saved: the desk did not answer. What you wrote is still here; try again in a moment.";
 
 export function watchConversation() {
   const main = () => $("main.conversation");
   const id = Number(main().dataset.id);
   const news = () => $("#news");
-  const editing = () => all(".edit[open] textarea", main()).some((t) => t.value !== t.defaultValue)
+  const typed = () => all("textarea", main()).filter((t) => t.value !== t.defaultValue);
+  const editing = () => typed().length > 0 || $("#clash") !== null
     || all("select", main()).some((s) => s === document.activeElement || s.selectedIndex !== Math.max(0, [...s.options].findIndex((o) => o.defaultSelected)))
-    || all(".mail-bar input, .merge input", main()).some((i) => i.value !== i.defaultValue || i.checked !== i.defaultChecked);
+    || all(".mail-bar input, .merge input, .snooze input", main()).some((i) => i.value !== i.defaultValue || i.checked !== i.defaultChecked);
   let sending = false;
+  watchOriginals();
+  watchPresence();
 
-  function show(text) {
+  // What was typed elsewhere than in the form that was just answered, with the value that it was typed over.
+  function carry(fresh, answered) {
+    const clash = $("textarea#clash-text", main());
+    for (const text of new Set([...typed(), ...(clash ? [clash] : [])])) {
+      const id = text.id === "clash-text" && !$("#clash", fresh) ? `text-${text.form.dataset.editing}` : text.id;
+      const same = fresh.querySelector(`#${CSS.escape(id)}`);
+      if (!same || (answered && answered.contains(text))) continue;
+      same.value = text.value;
+      const details = same.closest("details");
+      if (details) details.open = true;
+      const before = text.form.elements.before;
+      if (before && same.form.elements.before) same.form.elements.before.value = before.value;
+    }
+  }
+
+  function show(text, { answered = null } = {}) {
     const page = new DOMParser().parseFromString(text, "text/html");
     const fresh = $("main.conversation", page);
     if (!fresh) return false;
-    for (const details of all("details[id][open]:not(.edit)", main())) {
+    for (const details of all("details[id][open]:not(.edit, .snooze)", main())) {
       const same = fresh.querySelector(`#${CSS.escape(details.id)}`);
       if (same) same.open = true;
     }
+    carry(fresh, answered);
     const key = document.activeElement && document.activeElement.closest("[data-key]");
     main().replaceWith(document.adoptNode(fresh));
     document.title = page.title;
@@ -27,6 +50,7 @@ export function watchConversation() {
       const same = $(`[data-key="${CSS.escape(key.dataset.key)}"]`, main());
       if (same && same.getClientRects().length) same.focus({ preventScroll: true });
     }
+    for (const details of all(".original[open]", main())) showOriginal(details);
     tellAges();
     return true;
   }
@@ -44,6 +68,19 @@ export function watchConversation() {
     alert.scrollIntoView({ block: "nearest" });
   }
 
+  function tell(form) {
+    const clash = $("#clash");
+    if (clash) {
+      clash.focus({ preventScroll: true });
+      clash.scrollIntoView({ block: "start" });
+      announce($("h2", clash).textContent);
+      return;
+    }
+    const said = $("#problem") || $("#note");
+    if (said && said.id === "problem") said.scrollIntoView({ block: "nearest" });
+    else announce(said ? $("p", said).textContent : form.dataset.said || "");
+  }
+
   async function send(form, button) {
     if (sending) return;
     sending = true;
@@ -51,18 +88,20 @@ export function watchConversation() {
     if (button) button.disabled = true;
     try {
       const response = await fetch(form.action, { method: "POST", body });
-      if (new URL(response.url).pathname.startsWith(`/conversations/${id}`)) {
-        if (!show(await response.text())) throw new Error("no page");
-        const said = $("#problem") || $("#note");
-        if (said && said.id === "note") announce(said.textContent);
-        if (said && said.id === "problem") said.scrollIntoView({ block: "nearest" });
-      } else if (new URL(response.url).pathname === "/sign-in") {
-        fail("Not saved: you are signed out. What you wrote is still here; sign in in another tab, then save again.");
-      } else {
+      const { pathname } = new URL(response.url);
+      if (pathname === "/sign-in") {
+        fail(SIGNED_OUT);
+      } else if (pathname === `/conversations/${id}` || (!response.redirected && pathname.startsWith(`/conversations/${id}/`))) {
+        if (!show(await response.text(), { answered: form })) throw new Error("no page");
+        tell(form);
+      } else if (response.ok) {
         location.assign(response.url);
+      } else {
+        const said = $("main p", new DOMParser().parseFromString(await response.text(), "text/html"));
+        fail(said ? said.textContent : NO_ANSWER);
       }
     } catch {
-      fail("Not saved: the desk did not answer. What you wrote is still here; try again in a moment.");
+      fail(NO_ANSWER);
     } finally {
       sending = false;
       if (button && button.isConnected) button.disabled = false;
@@ -70,7 +109,8 @@ export function watchConversation() {
   }
 
   async function refetch() {
-    const response = await fetch(`/conversations/${id}`).catch(() => null);
+    const { from } = main().dataset;
+    const response = await fetch(`/conversations/${id}${from ? `?${new URLSearchParams({ from })}` : ""}`).catch(() => null);
     // Merged into another one: that one's page has an address of its own.
     if (response && response.redirected) location.assign(response.url);
     else if (response && response.ok) show(await response.text());
@@ -83,6 +123,10 @@ export function watchConversation() {
   });
   document.addEventListener("click", (event) => {
     if (event.target.closest("#news")) refetch();
+  });
+  // Leaving the page would lose what is typed; the browser asks.
+  addEventListener("beforeunload", (event) => {
+    if (!sending && (typed().length || $("#clash"))) event.preventDefault();
   });
 
   listen(
@@ -100,6 +144,24 @@ export function watchConversation() {
     },
     () => { if (!editing()) refetch(); },
   );
+}
+
+// --- the mail's own HTML, loaded when it is asked for
+
+function showOriginal(details) {
+  if (!details.open || $("iframe", details)) return;
+  const frame = document.createElement("iframe");
+  frame.setAttribute("sandbox", "");
+  frame.referrerPolicy = "no-referrer";
+  frame.title = "The mail as it was written";
+  frame.src = details.dataset.original;
+  details.append(frame);
+}
+
+function watchOriginals() {
+  document.addEventListener("toggle", (event) => {
+    if (event.target.matches("details.original")) showOriginal(event.target);
+  }, true);
 }
 
 // --- a sentence of the summary lights up the part of the mail that supports it

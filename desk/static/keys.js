@@ -11,9 +11,9 @@ function press(key) {
     target.focus();
   } else if (target.matches("summary")) {
     target.parentElement.open = true;
-    const text = $("textarea", target.parentElement);
-    text.focus();
-    text.setSelectionRange(text.value.length, text.value.length);
+    const field = $('textarea, button, select, input:not([type="hidden"])', target.parentElement);
+    if (field) field.focus();
+    if (field && field.matches("textarea")) field.setSelectionRange(field.value.length, field.value.length);
   } else {
     target.click();
   }
@@ -22,7 +22,7 @@ function press(key) {
 
 // `list` answers keys of the list: key(key) and escape() say whether they did something.
 function onKey(event, list) {
-  const edit = event.target.closest && event.target.closest(".edit");
+  const edit = event.target.closest && event.target.closest(".edit, .snooze");
   if (edit && event.key === "Escape") {
     edit.open = false;
     $("summary", edit).focus();

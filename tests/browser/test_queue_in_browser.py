@@ -9,12 +9,10 @@ import pytest
 from briefbox.db import Database
 from briefbox.store import actions, conversations, search
 from briefbox.tables import Confirmation, Correction, User, View
-from tests.browser.test_desk_in_browser import address as address
-from tests.browser.test_desk_in_browser import page as page
-from tests.browser.test_desk_in_browser import pytestmark as pytestmark
-from tests.desk.conftest import *  # noqa: F403 - its fixtures
 from tests.desk.conftest import Inbox, session_for
 from tests.flow.conftest import wait_for
+
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture

@@ -36,6 +36,9 @@ from briefbox.store import ledger, mailboxes, users, work
 from briefbox.store.ledger import Arrival
 from briefbox.tables import Category, Conversation, Email, Mailbox, User
 from desk.app import create_app
+from desk.tools import Tools
+from ingest.parse import parse_email
+from ingest.reader import StoredEmails
 
 CATEGORIES = ("order", "delivery", "refund", "technical problem", "billing", "other")
 
@@ -106,6 +109,19 @@ class Inbox:
             attachments=attachments,
             **parsed,
         )
+        email = self._store(uid, raw, mail, age)
+        if brief is not None:
+            self.brief(email.id, **brief)
+        return email.conversation_id or 0
+
+    def arrive(self, raw: bytes, *, brief: dict[str, Any] | None = None) -> Email:
+        """A mail as it came from a server, parsed like one."""
+        email = self._store(next(self._uids), raw, parse_email(raw), timedelta())
+        if brief is not None:
+            self.brief(email.id, **brief)
+        return email
+
+    def _store(self, uid: int, raw: bytes, mail: ParsedEmail, age: timedelta) -> Email:
         arrival = Arrival(FetchedEmail(uid, raw, len(raw), datetime.now(UTC) - age), mail)
         with self.database.write() as session:
             lease = mailboxes.claim(session, self.mailbox.id, owner="test", seconds=60)
@@ -113,10 +129,7 @@ class Inbox:
             cursor = ledger.open_folder(session, self.mailbox.id, "INBOX", 1)
             ledger.commit_batch(session, lease, cursor, [arrival], up_to=uid, lease_seconds=60)
             mailboxes.release(session, lease)
-            email = session.exec(select(Email).where(Email.sha256 == sha256(raw).hexdigest())).one()
-        if brief is not None:
-            self.brief(email.id, **brief)
-        return email.conversation_id or 0
+            return session.exec(select(Email).where(Email.sha256 == sha256(raw).hexdigest())).one()
 
     def brief(
         self,
@@ -208,7 +221,7 @@ def inbox(database: Database) -> Inbox:
 @pytest.fixture
 def app(database: Database, settings: Settings) -> FastAPI:
     """The desk."""
-    return create_app(database, settings)
+    return create_app(database, settings, Tools(reader=StoredEmails(database, settings)))
 
 
 def person(database: Database, email: str, name: str, role: str = "agent") -> User:
