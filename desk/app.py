@@ -10,7 +10,21 @@ from fastapi.staticfiles import StaticFiles
 
 from briefbox.db import Database
 from briefbox.settings import Settings
-from desk import access, auth, conversation, cost, problems, queue, regroup, skipped, status, training
+from desk import (
+    access,
+    account,
+    auth,
+    conversation,
+    cost,
+    problems,
+    queue,
+    regroup,
+    second_factor,
+    skipped,
+    status,
+    training,
+    verify,
+)
 from desk.chores import Chore, Chores, wake
 from desk.context import Desk
 from desk.live import Live
@@ -47,6 +61,9 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         cost.router,
         training.router,
         auth.router,
+        account.router,
+        second_factor.router,
+        verify.router,
     ):
         app.include_router(router, dependencies=[Depends(access.signed_in)])
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -59,6 +76,8 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
     )
 
     problems.install(app)
+    app.add_exception_handler(access.NotVerified, verify.ask_again)
+    app.add_exception_handler(access.SecondFactorNeeded, second_factor.set_up_first)
     app.add_middleware(Guard, https=app.state.desk.https)
     return app
 
