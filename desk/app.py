@@ -13,9 +13,12 @@ from briefbox.settings import Settings
 from desk import (
     access,
     account,
+    audit,
     auth,
     conversation,
     cost,
+    oidc,
+    people,
     problems,
     queue,
     regroup,
@@ -25,7 +28,7 @@ from desk import (
     training,
     verify,
 )
-from desk.chores import Chore, Chores, wake
+from desk.chores import Chore, Chores, calm, wake
 from desk.context import Desk
 from desk.live import Live
 from desk.pages import STATIC, load_pages
@@ -37,7 +40,13 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
     """The desk on this database. The caller keeps the database and closes it."""
     pages = load_pages()
     live = Live(database, partial(queue.live_rows, pages))
-    chores = Chores([Chore("waking", 1.0, partial(wake, database))])
+    chores = Chores(
+        [
+            Chore("waking", 1.0, partial(wake, database)),
+            Chore("audit log", 30.0, partial(audit.check_chain, database)),
+            Chore("guessing", 60.0, partial(calm, database)),
+        ]
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -50,7 +59,7 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
     app.state.desk = Desk(database, settings, pages, live, tools)
 
     # A new page goes into the second list: who is not signed in gets nothing unless it stands in the first.
-    for router in (auth.public, status.public):
+    for router in (auth.public, oidc.public, status.public):
         app.include_router(router, dependencies=[Depends(access.anyone)])
     for router in (
         queue.router,
@@ -64,6 +73,9 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         account.router,
         second_factor.router,
         verify.router,
+        oidc.router,
+        people.router,
+        audit.router,
     ):
         app.include_router(router, dependencies=[Depends(access.signed_in)])
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
