@@ -123,7 +123,7 @@ def _in_words(value: object) -> str:
         return ", ".join(map(_in_words, value)) or "none"
     if isinstance(value, dict):
         return "; ".join(f"{name}: {_in_words(inner)}" for name, inner in value.items())
-    return str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _filter(asked: dict[str, str]) -> Filter:
