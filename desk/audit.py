@@ -89,12 +89,8 @@ def export(request: Request, desk: TheDesk, user: Admin, fields: Fields) -> Resp
     asked = {name: fields.get(name, "")[:200] for name in ("actor", "action", "object", "since", "until")}
     filter = _filter(asked)
     with desk.database.write() as session:
-        audit_log.record(
-            session,
-            user.email,
-            "audit log exported",
-            **{k: v for k, v in asked.items() if v and k != "object"},
-        )
+        chosen = {name: value for name, value in asked.items() if value}
+        audit_log.record(session, user.email, "audit log exported", filter=chosen)
     return StreamingResponse(
         _lines(desk.database, filter),
         media_type="text/csv; charset=utf-8",
