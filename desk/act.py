@@ -21,7 +21,7 @@ from briefbox.store.sight import Sight
 from briefbox.tables import User
 from desk import said
 from desk.access import Seen, SignedIn
-from desk.auth import local
+from desk.cookies import local
 from desk.context import Desk, Fields, TheDesk, answer
 from desk.times import parse_snooze
 

@@ -14,20 +14,26 @@ from briefbox.settings import Settings
 from briefbox.store import search
 from desk import (
     access,
+    account,
     act,
+    audit,
     auth,
     conversation,
     cost,
     here,
+    oidc,
     original,
+    people,
     problems,
     queue,
     regroup,
+    second_factor,
     skipped,
     status,
     training,
+    verify,
 )
-from desk.chores import Chore, Chores, wake
+from desk.chores import Chore, Chores, calm, wake
 from desk.context import Desk
 from desk.live import Live
 from desk.pages import STATIC, load_pages
@@ -46,6 +52,8 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         [
             Chore("waking", 1.0, partial(wake, database)),
             Chore("search entries", 0.5, partial(search.index_pending, database)),
+            Chore("audit log", 30.0, partial(audit.check_chain, database)),
+            Chore("guessing", 60.0, partial(calm, database)),
         ]
     )
 
@@ -60,7 +68,7 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
     app.state.desk = Desk(database, settings, pages, live, tools)
 
     # A new page goes into the second list: who is not signed in gets nothing unless it stands in the first.
-    for router in (auth.public, status.public):
+    for router in (auth.public, oidc.public, status.public):
         app.include_router(router, dependencies=[Depends(access.anyone)])
     for router in (
         queue.router,
@@ -74,6 +82,12 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         cost.router,
         training.router,
         auth.router,
+        account.router,
+        second_factor.router,
+        verify.router,
+        oidc.router,
+        people.router,
+        audit.router,
     ):
         app.include_router(router, dependencies=[Depends(access.signed_in)])
     # Only what is the same for everybody is compressed: the length of a page would tell of what it holds.
@@ -87,6 +101,8 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
     )
 
     problems.install(app)
+    app.add_exception_handler(access.NotVerified, verify.ask_again)
+    app.add_exception_handler(access.SecondFactorNeeded, second_factor.set_up_first)
     app.add_middleware(Guard, https=app.state.desk.https)
     return app
 

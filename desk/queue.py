@@ -11,7 +11,7 @@ from sqlmodel import Session
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
 from briefbox.schemas import PRIORITIES
-from briefbox.store import actions, alerts, conversations, presence, queue, sla, users, views
+from briefbox.store import actions, alerts, conversations, login_sessions, presence, queue, sla, views
 from briefbox.store.filters import Filter
 from briefbox.store.sight import Sight
 from briefbox.tables import User
@@ -112,7 +112,7 @@ async def events(
 def _still_sees(desk: Desk, token: str, sight: Sight) -> bool:
     """Whether the person is still signed in and sees the same mailboxes; otherwise the page connects anew."""
     with desk.database.read() as session:
-        user = users.session_user(session, token)
+        user = login_sessions.session_user(session, token, idle_minutes=desk.settings.session_idle_minutes)
         return user is not None and Sight.of(session, user) == sight
 
 
