@@ -13,7 +13,7 @@ from tempfile import gettempdir
 from threading import get_ident
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -114,6 +114,11 @@ class Settings(BaseSettings):
     mailbox_lease_seconds: Annotated[float, Field(ge=2, le=3600)] = Field(
         default=30,
         description="How long a poller owns a mailbox without a sign of life before another may take it over.",
+    )
+
+    private_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+        default=(),
+        description="Networks (CIDR, with commas between, such as 10.0.0.0/8) in which hosts that an admin names in the browser (mail servers, webhooks) may be, although their addresses are not public. The command line is not limited.",
     )
 
     # --- models
@@ -366,9 +371,9 @@ class Settings(BaseSettings):
         """Arguments first, then BRIEFBOX_X, then the file named by BRIEFBOX_X_FILE."""
         return init_settings, env_settings, _SecretFiles(settings_cls)
 
-    @field_validator("brief_kinds", mode="before")
+    @field_validator("brief_kinds", "private_networks", mode="before")
     @classmethod
-    def _split_kinds(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         return (
             tuple(part.strip() for part in value.split(",") if part.strip())
             if isinstance(value, str)
