@@ -116,6 +116,10 @@ class Settings(BaseSettings):
         description="How long a poller owns a mailbox without a sign of life before another may take it over.",
     )
 
+    mailbox_silence_minutes: Annotated[float, Field(ge=1, le=10_000)] = Field(
+        default=10,
+        description="How long a mailbox may go without being read to its end before admins are told, although it is not paused; at least two rounds of a poller that has nothing to do.",
+    )
     private_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
         default=(),
         description="Networks (CIDR, with commas between, such as 10.0.0.0/8) in which hosts that an admin names in the browser (mail servers, webhooks) may be, although their addresses are not public. The command line is not limited.",

@@ -10,8 +10,23 @@ from fastapi.staticfiles import StaticFiles
 
 from briefbox.db import Database
 from briefbox.settings import Settings
-from desk import access, auth, conversation, cost, problems, queue, regroup, skipped, status, training
-from desk.chores import Chore, Chores, wake
+from desk import (
+    access,
+    auth,
+    connect,
+    connect_sign_in,
+    connect_trial,
+    conversation,
+    cost,
+    mailboxes,
+    problems,
+    queue,
+    regroup,
+    skipped,
+    status,
+    training,
+)
+from desk.chores import Chore, Chores, forget_drafts, wake, watch_mailboxes
 from desk.context import Desk
 from desk.live import Live
 from desk.pages import STATIC, load_pages
@@ -23,7 +38,13 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
     """The desk on this database. The caller keeps the database and closes it."""
     pages = load_pages()
     live = Live(database, partial(queue.live_rows, pages))
-    chores = Chores([Chore("waking", 1.0, partial(wake, database))])
+    chores = Chores(
+        [
+            Chore("waking", 1.0, partial(wake, database)),
+            Chore("watching mailboxes", 20.0, partial(watch_mailboxes, database, settings)),
+            Chore("forgetting drafts", 30.0, partial(forget_drafts, database)),
+        ]
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -46,6 +67,10 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         status.router,
         cost.router,
         training.router,
+        connect.router,
+        connect_sign_in.router,
+        connect_trial.router,
+        mailboxes.router,
         auth.router,
     ):
         app.include_router(router, dependencies=[Depends(access.signed_in)])

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from briefbox.connecting import PROMISE
 from briefbox.db import Database, now
 from briefbox.errors import BriefboxError, FolderMissingError, ParseError
 from briefbox.settings import Settings
@@ -18,7 +19,6 @@ from ingest.partial import SMALL_EMAIL
 
 NUM_NEWEST = 5
 CAPABILITIES_THAT_MATTER = ("IDLE", "UIDPLUS", "CONDSTORE", "QRESYNC", "ESEARCH", "MOVE")
-PROMISE = "We will not delete, move or mark anything."
 # Mail that arrived a moment ago is not missing yet.
 SETTLE_SECONDS = 10.0
 

@@ -116,15 +116,14 @@ class FolderWatch:
             self._step_back(mailbox)
         self._succeed()
         self.is_behind = done.is_complete and self._reader.has_older
-        if not done.is_complete or (self.is_behind and self._older_at <= time.monotonic()):
+        is_due = self.wants_comparison or (self.is_behind and self._older_at <= time.monotonic())
+        if not done.is_complete or is_due:
             self.due = time.monotonic()  # after the others that are due; the next step looks for news first
             return
         self.is_idle = mailbox.start_idle()
         settings = self.shared.settings
         longest = settings.idle_seconds if self.is_idle else settings.poll_seconds
         self.due = min(time.monotonic() + longest, self._compare_at)
-        if self.wants_comparison:
-            self.due = time.monotonic()
         if self._reader.has_older:
             self.due = min(self.due, self._older_at)
 

@@ -5,6 +5,8 @@ from briefbox.settings import Settings
 from desk.tools import Tools
 
 
-def desk_tools(_database: Database, _settings: Settings) -> Tools:
+def desk_tools(database: Database, settings: Settings) -> Tools:
     """The tools of a desk on this database."""
-    return Tools()
+    from ingest.for_desk import DeskMailboxes
+
+    return Tools(mailboxes=DeskMailboxes(database, settings))
