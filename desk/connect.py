@@ -50,8 +50,8 @@ _OAUTH_FIELDS = ("client_id", "tenant", "login_as", "token_url", "device_url", "
 
 
 def to(key: str, step: str) -> Response:
-    """On to a step."""
-    return RedirectResponse(f"{PREFIX}/{key}/{step}", status_code=303)
+    """On to a step, or to another page."""
+    return RedirectResponse(step if step.startswith("/") else f"{PREFIX}/{key}/{step}", status_code=303)
 
 
 # --- the address
@@ -104,7 +104,13 @@ def _where(guess: ServerGuess) -> dict[str, Any]:
 
 
 def _guessed(guess: ServerGuess) -> dict[str, Any]:
-    return {"source": guess.source, "note": guess.note, "auth": list(guess.auth), "provider": guess.provider}
+    return {
+        "host": guess.host,
+        "source": guess.source,
+        "note": guess.note,
+        "auth": list(guess.auth),
+        "provider": guess.provider,
+    }
 
 
 # --- the server and the sign-in
@@ -254,7 +260,7 @@ def test(desk: Desk, key: str, user: User) -> str:
         if mailbox_id is not None:
             mailboxes.sign_in_again(session, mailbox_id, row, actor=user.email)
             drafts.end(session, draft)
-            return f"../../{mailbox_id}?note=signed-in"
+            return f"/admin/mailboxes/{mailbox_id}?note=signed-in"
         sent = next((folder.name for folder in found.folders if folder.is_sent), "")
         first = found.folders[0].name
         names = {folder.name for folder in found.folders}
