@@ -14,7 +14,7 @@ from threading import get_ident
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -115,6 +115,15 @@ class Settings(BaseSettings):
     mailbox_lease_seconds: Annotated[float, Field(ge=2, le=3600)] = Field(
         default=30,
         description="How long a poller owns a mailbox without a sign of life before another may take it over.",
+    )
+
+    mailbox_silence_minutes: Annotated[float, Field(ge=1, le=10_000)] = Field(
+        default=10,
+        description="How long a mailbox may go without being read to its end before admins are told, although it is not paused; at least two rounds of a poller that has nothing to do.",
+    )
+    private_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+        default=(),
+        description="Networks (CIDR, with commas between, such as 10.0.0.0/8) in which hosts that an admin names in the browser (mail servers, webhooks) may be, although their addresses are not public. The command line is not limited.",
     )
 
     # --- models
@@ -396,9 +405,9 @@ class Settings(BaseSettings):
         """Arguments first, then BRIEFBOX_X, then the file named by BRIEFBOX_X_FILE."""
         return init_settings, env_settings, _SecretFiles(settings_cls)
 
-    @field_validator("brief_kinds", mode="before")
+    @field_validator("brief_kinds", "private_networks", mode="before")
     @classmethod
-    def _split_kinds(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         return (
             tuple(part.strip() for part in value.split(",") if part.strip())
             if isinstance(value, str)

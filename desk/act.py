@@ -21,8 +21,8 @@ from briefbox.store.sight import Sight
 from briefbox.tables import User
 from desk import said
 from desk.access import Seen, SignedIn
-from desk.cookies import local
 from desk.context import Desk, Fields, TheDesk, answer
+from desk.cookies import local
 from desk.times import parse_snooze
 
 router = APIRouter()

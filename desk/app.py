@@ -18,9 +18,13 @@ from desk import (
     act,
     audit,
     auth,
+    connect,
+    connect_sign_in,
+    connect_trial,
     conversation,
     cost,
     here,
+    mailboxes,
     oidc,
     original,
     people,
@@ -33,7 +37,7 @@ from desk import (
     training,
     verify,
 )
-from desk.chores import Chore, Chores, calm, wake
+from desk.chores import Chore, Chores, calm, forget_drafts, wake, watch_mailboxes
 from desk.context import Desk
 from desk.live import Live
 from desk.pages import STATIC, load_pages
@@ -54,6 +58,8 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
             Chore("search entries", 0.5, partial(search.index_pending, database)),
             Chore("audit log", 30.0, partial(audit.check_chain, database)),
             Chore("guessing", 60.0, partial(calm, database)),
+            Chore("watching mailboxes", 20.0, partial(watch_mailboxes, database, settings)),
+            Chore("forgetting drafts", 30.0, partial(forget_drafts, database)),
         ]
     )
 
@@ -81,6 +87,10 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         status.router,
         cost.router,
         training.router,
+        connect.router,
+        connect_sign_in.router,
+        connect_trial.router,
+        mailboxes.router,
         auth.router,
         account.router,
         second_factor.router,

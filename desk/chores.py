@@ -12,7 +12,8 @@ from time import monotonic
 
 from briefbox.db import Database
 from briefbox.errors import BriefboxError
-from briefbox.store import actions, throttle
+from briefbox.settings import Settings
+from briefbox.store import actions, drafts, mailbox_watch, throttle, trials
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,29 @@ class Chores:
         except Exception:
             log.exception("%s failed; trying again", chore.name)
         return None
+
+
+def watch_mailboxes(database: Database, settings: Settings) -> bool:
+    """Tell admins of mailboxes that nobody reads, and that they are read again."""
+    longest = mailbox_watch.limit(settings)
+    with database.read() as session:
+        if not mailbox_watch.is_any_due(session, longest):
+            return False
+    with database.write() as session:
+        for name in mailbox_watch.look(session, longest):
+            log.warning("mailbox %s: stopped or recovered, see its page", name)
+    return False
+
+
+def forget_drafts(database: Database) -> bool:
+    """Delete what was entered or fetched for a mailbox that nobody went on to connect."""
+    with database.read() as session:
+        if not (drafts.any_lapsed(session) or trials.any_lapsed(session)):
+            return False
+    with database.write() as session:
+        drafts.end_lapsed(session)
+        trials.end_lapsed(session)
+    return False
 
 
 def wake(database: Database) -> bool:

@@ -17,6 +17,7 @@ import httpx
 from lxml import etree
 
 from briefbox.errors import InvalidValueError
+from briefbox.net import Network, VettedTransport
 from ingest import presets
 from ingest.tls import tls_context
 
@@ -190,10 +191,14 @@ def _name(name: object) -> str:
     return str(name).rstrip(".").lower()
 
 
-def get_document(url: str) -> bytes | None:
-    """A small document over verified https, or None."""
+def get_document(url: str, networks: Sequence[Network] | None = None) -> bytes | None:
+    """A small document over verified https, or None. `networks` as in Account."""
+    verify = tls_context(None)
+    transport = None if networks is None else VettedTransport(networks, verify=verify)
     try:
-        with httpx.Client(verify=tls_context(None), timeout=HTTP_SECONDS, follow_redirects=False) as client:
+        with httpx.Client(
+            verify=verify, timeout=HTTP_SECONDS, follow_redirects=False, transport=transport
+        ) as client:
             for _ in range(MAX_REDIRECTS + 1):
                 if urlsplit(url).scheme != "https":
                     return None
@@ -202,7 +207,7 @@ def get_document(url: str) -> bytes | None:
                         url = urljoin(url, answer.headers["Location"])
                         continue
                     return _small(answer) if answer.status_code == 200 else None
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, InvalidValueError):
         return None
     return None
 

@@ -49,6 +49,10 @@ class IMAPMailbox(IMAPConnection):
     # --- folders
 
     def folders(self) -> list[str]:
+        return [name for name, _ in self.listed()]
+
+    def listed(self) -> list[tuple[str, frozenset[str]]]:
+        """The folders with what the server says of each in lower case, such as \\sent (RFC 6154); INBOX first."""
         with self.plain_errors("was asked for its folders") as client:
             # Names come as bytes: IMAPClient's own decoding raises on a malformed one and loses all others.
             client.folder_encode = False
@@ -56,15 +60,16 @@ class IMAPMailbox(IMAPConnection):
                 listed = client.list_folders()
             finally:
                 client.folder_encode = True
-        names = []
-        for flags, _, wire in listed:
-            if wire is None or {b"\\noselect", b"\\nonexistent"} & {flag.lower() for flag in flags}:
+        found: dict[str, frozenset[str]] = {}
+        for given, _, wire in listed:
+            flags = frozenset(words_of(flag).lower() for flag in given)
+            if wire is None or {"\\noselect", "\\nonexistent"} & flags:
                 continue
             name = _folder_name(wire)
             if isinstance(wire, bytes) and wire.isascii():
                 self._wire_names[name] = wire.decode("ascii")
-            names.append(name)
-        return sorted(set(names), key=lambda name: (name.upper() != "INBOX", name))
+            found[name] = flags
+        return sorted(found.items(), key=lambda item: (item[0].upper() != "INBOX", item[0]))
 
     def open_folder(self, name: str) -> FolderStatus:
         if any(ch in name for ch in "\r\n\0"):

@@ -29,10 +29,12 @@ from briefbox.errors import (
 )
 from briefbox.schemas import Brief, BriefRequest
 from briefbox.settings import Settings
-from briefbox.store import alerts, processes, requests, work
+from briefbox.store import alerts, processes, requests, trials, work
 from briefbox.store.processes import ProcessName
+from briefbox.store.trials import ClaimedTrial
 from briefbox.store.work import Claim, ClaimedEmail
 from models.engine import Engine
+from workers import trial as trial_work
 from workers.away import ModelServer
 from workers.pace import Pace
 from workers.residents import Residents
@@ -97,6 +99,10 @@ class BriefWorker:
     def step(self) -> int | None:
         """One claim, or with none a batch for the adapter on trial. Returns how many briefs were shown, None when nothing waits."""
         settings = self.settings
+        if (trial := trial_work.claim(self.database, settings)) is not None:
+            self._brief_trial(trial)
+            if self._is_over:
+                return 0
         with self.database.write() as session:
             claim = work.claim(
                 session,
@@ -284,6 +290,23 @@ class BriefWorker:
             if num := work.give_back(session, claim.token):
                 log.info("%d claimed emails are given back, uncounted", num)
 
+    # --- for a look
+
+    def _brief_trial(self, trial: ClaimedTrial) -> None:
+        """Somebody waits in front of a page: before all other mail, and nothing of it is stored."""
+        self.residents.look()
+        with self._watch(None, trial) as watch:
+
+            def ask(wanted: Sequence[BriefRequest]) -> list[Brief]:
+                with watch.timing():
+                    adapter = self.residents.use("", wanted[0].categories if wanted else ())
+                return self._ask(wanted, adapter, watch)
+
+            try:
+                trial_work.run(self.database, self.settings, trial, ask)
+            except ServerAwayError as error:
+                self.server.gone(error)
+
     # --- the adapter on trial
 
     def _brief_unseen(self) -> int | None:
@@ -310,13 +333,15 @@ class BriefWorker:
 
     # --- signs of life
 
-    def _watch(self, claim: Claim | None) -> Watch:
+    def _watch(self, claim: Claim | None, trial: ClaimedTrial | None = None) -> Watch:
         """The thread that renews the batch's lease while the model works, and ends the process when it hangs."""
 
         def renew(busy: float) -> None:
             with self.database.write() as session:
                 if claim is not None:
                     work.renew(session, claim.token, seconds=self.settings.lease_seconds)
+                if trial is not None:
+                    trials.renew(session, trial, seconds=self.settings.lease_seconds)
                 self._beat(session, f"; {busy:.0f} s into a batch" if busy >= 1 else "")
 
         return Watch(

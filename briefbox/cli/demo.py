@@ -364,6 +364,8 @@ def _environment(data_dir: Path, host: str, port: int, engine: str) -> dict[str,
         "DESK_PORT": str(port),
         "DESK_URL": f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}",  # noqa: S104 - only compared
         "ENGINE": engine,
+        # The inbox that may be connected in the browser is on this machine.
+        "PRIVATE_NETWORKS": "127.0.0.0/8",
         # Small batches: the first brief should not wait for seven others.
         "BATCH_SIZE": "4",
         "SWEEP_SECONDS": "2",

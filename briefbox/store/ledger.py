@@ -175,12 +175,27 @@ def commit_batch(
     for arrival in refused:
         uid = arrival.fetched.uid
         _dead_letter(session, ledger_ids[uid], entries[uid], arrival, hashes.get(uid))
-    session.exec(
-        update(FolderCursor)
-        .where(col(FolderCursor.id) == cursor.id, col(getattr(FolderCursor, moves)) < up_to)
-        .values({moves: up_to})
-    )
+    _move(session, cursor, moves, up_to, len(fresh))
     return [email.id for email in emails if email.work_state == WorkState.WAITING]
+
+
+def _move(
+    session: Session,
+    cursor: FolderCursor,
+    moves: Literal["last_uid", "backfill_uid"],
+    up_to: int,
+    num_new: int,
+) -> None:
+    """Move an end of the cursor, and count on from the last comparison: the server has shown these, and they have their rows."""
+    here = col(FolderCursor.id) == cursor.id
+    session.exec(
+        update(FolderCursor).where(here, col(getattr(FolderCursor, moves)) < up_to).values({moves: up_to})
+    )
+    if num_new:
+        counts = {"ledger_exists": col(FolderCursor.ledger_exists) + num_new}
+        if moves == "last_uid":
+            counts["server_exists"] = col(FolderCursor.server_exists) + num_new
+        session.exec(update(FolderCursor).where(here).values(counts))
 
 
 def revive(
@@ -343,7 +358,7 @@ def _store_emails(
         for a, d in zip(arrivals, digests, strict=True)
         if a.parsed
     ]
-    threads.place(session, mailbox_id, read, handling=how.rules, closed=how.closed)
+    turns = threads.place(session, mailbox_id, read, handling=how.rules, closed=how.closed)
     values = [
         {
             "mailbox_id": mailbox_id,
@@ -362,6 +377,7 @@ def _store_emails(
     for email, id_ in zip(emails, rows.insert(session, Email, values), strict=True):
         email.id = id_
     search.note(session, [email.id for email in emails])
+    threads.record_turns(session, turns)
     return emails
 
 

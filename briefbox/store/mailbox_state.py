@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, func, select
 
 from briefbox.db import now
-from briefbox.schemas import LedgerState
+from briefbox.schemas import LedgerState, WorkState
 from briefbox.store.folders import entries_of
 from briefbox.tables import Email, FolderCursor, LedgerEntry, Mailbox
 
@@ -24,6 +24,29 @@ class FolderState:
     states: dict[str, int]
     reconciled_at: datetime | None
     missing_since: datetime | None
+    total: int | None = None  # messages in the folder when it was compared last
+    server_exists: int | None = None  # of these, how many are ours to read
+    ledger_exists: int | None = None  # and how many of those had their row
+    listed_at: datetime | None = None  # when that was
+
+    @property
+    def compared(self) -> str:
+        """The last comparison in a few words."""
+        if self.missing_since is not None:
+            return "The server has no such folder."
+        if self.server_exists is None or self.ledger_exists is None:
+            return "Not compared yet."
+        if self.server_exists == self.ledger_exists:
+            return f"server {self.server_exists:,} = ledger {self.ledger_exists:,}"
+        unread = f"server {self.server_exists:,}, ledger {self.ledger_exists:,}"
+        if self.older_done < self.older_total:
+            return f"{unread}, the others are on their way"
+        return f"{unread}: {self.server_exists - self.ledger_exists:,} without a row"
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the last comparison found a row for every message."""
+        return self.server_exists is not None and self.server_exists == self.ledger_exists
 
     @property
     def ledger(self) -> int:
@@ -86,6 +109,10 @@ def folder_states(session: Session, mailbox_id: int) -> list[FolderState]:
             states=states(session, cursor),
             reconciled_at=cursor.reconciled_at,
             missing_since=cursor.missing_since,
+            total=cursor.total,
+            server_exists=cursor.server_exists,
+            ledger_exists=cursor.ledger_exists,
+            listed_at=cursor.listed_at,
         )
         for cursor in cursors
     ]
@@ -143,6 +170,18 @@ def lines(
         LedgerLine(e.id, e.folder, e.uidvalidity, e.uid, e.state, e.reason, subject or "", e.seen_at)
         for e, subject in session.exec(query.order_by(col(LedgerEntry.id).desc()).limit(limit))
     ]
+
+
+def progress(session: Session, mailbox_id: int) -> dict[str, int]:
+    """How many emails of a mailbox wait for a brief, and how many are briefed just now."""
+    found = session.exec(
+        select(Email.work_state, func.count())
+        .where(
+            col(Email.work_state).in_((WorkState.WAITING, WorkState.RUNNING)), Email.mailbox_id == mailbox_id
+        )
+        .group_by(Email.work_state)
+    )
+    return {"waiting": 0, "running": 0, **dict(found.all())}
 
 
 def older_words(folders: Sequence[FolderState]) -> str:

@@ -1,6 +1,6 @@
 """Mailboxes and their leases: which inboxes there are, and which poller owns each of them now."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -10,7 +10,7 @@ from sqlalchemy import Text, cast
 from sqlmodel import Session, col, or_, select, update
 
 from briefbox.db import now
-from briefbox.errors import ConflictError, LeaseLostError, NotFoundError
+from briefbox.errors import ConflictError, InvalidValueError, LeaseLostError, NotFoundError
 from briefbox.store import alerts, audit_log, folders
 from briefbox.tables import Mailbox
 
@@ -24,6 +24,8 @@ SETTINGS = (
     "password_encrypted",
     "ca_file",
     "folders",
+    "sent_folder",
+    "vetted",
     "auth",
     "oauth",
     "oauth_encrypted",
@@ -83,6 +85,12 @@ def name_taken(name: str) -> str:
     return f"A mailbox named {name} exists already. Choose another name, or add --replace to change its settings."
 
 
+def check_name_is_free(session: Session, name: str) -> None:
+    """Raises InvalidValueError when there is a mailbox of this name."""
+    if session.exec(select(Mailbox.id).where(Mailbox.name == name)).first() is not None:
+        raise InvalidValueError(f"A mailbox named {name} exists already; choose another name.")
+
+
 def get(session: Session, name: str) -> Mailbox:
     """The mailbox of this name. Raises NotFoundError, which lists the names there are."""
     mailbox = session.exec(select(Mailbox).where(Mailbox.name == name)).first()
@@ -124,6 +132,7 @@ def watched(session: Session) -> dict[int, Watched]:
     # Not the tokens of OAuth2, which change by themselves.
     at = Mailbox
     named = [at.host, at.port, at.security, at.username, at.auth, at.password_encrypted, at.ca_file]
+    named += [at.sent_folder, at.vetted]
     columns = [
         col(at.id),
         col(at.reconcile_at),
@@ -156,6 +165,48 @@ def own_addresses(session: Session) -> frozenset[str]:
     for row in active(session):
         found.update(address.strip().lower() for address in (row.address, *row.addresses) if "@" in address)
     return frozenset(found)
+
+
+# What an admin changes on the desk without signing in again.
+CHANGEABLE = ("folders", "sent_folder", "addresses", "attachments", "adapter")
+
+
+def change(session: Session, mailbox_id: int, values: Mapping[str, Any], *, actor: str) -> list[str]:
+    """Set some of a stored mailbox's settings; the poller follows within seconds. Returns what was changed.
+
+    Raises NotFoundError.
+    """
+    row = _present(session, get_by_id(session, mailbox_id).name)
+    changed = [field for field in CHANGEABLE if field in values and values[field] != getattr(row, field)]
+    for field in changed:
+        setattr(row, field, values[field])
+    if changed:
+        session.add(row)
+        # A folder that was missing may not be read any more.
+        alerts.resolve_beginning(session, alert_key(row.name, ""))
+        new = {field: values[field] for field in changed}
+        audit_log.record(session, actor, "mailbox changed", row.name, **new)
+    return changed
+
+
+def sign_in_again(session: Session, mailbox_id: int, signed_in: Mailbox, *, actor: str) -> Mailbox:
+    """Store where and how a mailbox is signed in to, as it was tried just now. Raises NotFoundError."""
+    row = _present(session, get_by_id(session, mailbox_id).name)
+    for field in ("host", "port", "security", "username", "auth", "ca_file", "vetted", *SIGN_IN):
+        setattr(row, field, getattr(signed_in, field))
+    row.last_error, row.last_error_at = "", None
+    session.add(row)
+    alerts.resolve_beginning(session, alert_key(row.name, ""))
+    audit_log.record(
+        session,
+        actor,
+        "mailbox signed in again",
+        row.name,
+        host=row.host,
+        username=row.username,
+        auth=row.auth,
+    )
+    return row
 
 
 def pause(session: Session, name: str, *, reason: str, actor: str, alert: bool = False) -> Mailbox:

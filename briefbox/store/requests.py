@@ -50,10 +50,22 @@ def requests_for(
     return [_request(email, threads.get(email.id, _Thread()), categories, written_in) for email in emails]
 
 
+def request_for_one(
+    parsed: ParsedEmail, categories: tuple[Category, ...], *, written_in: str = ""
+) -> BriefRequest:
+    """What to ask about an email that is stored nowhere and has no conversation."""
+    return _request_of(parsed, _Thread(), categories, written_in)[0]
+
+
 def _request(
     email: Email, thread: _Thread, categories: tuple[Category, ...], written_in: str
 ) -> tuple[BriefRequest, tuple[Omission, ...]]:
-    parsed = ParsedEmail.model_validate(email.parsed)
+    return _request_of(ParsedEmail.model_validate(email.parsed), thread, categories, written_in)
+
+
+def _request_of(
+    parsed: ParsedEmail, thread: _Thread, categories: tuple[Category, ...], written_in: str
+) -> tuple[BriefRequest, tuple[Omission, ...]]:
     text = parsed.reply or parsed.text
     if not thread.emails and (history := quoted_history(parsed)):
         thread = _Thread((EarlierEmail(sender=QUOTED_HISTORY, text=history),), 1, len(history), len(history))

@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlmodel import select
 
 from briefbox.cli.checks import run_audit
+from briefbox.store import mailboxes
+from briefbox.tables import Conversation
 from tests.conftest import make_email
 from tests.flow.conftest import Stack, wait_for
 from tests.servers import Dovecot, dovecot
@@ -85,3 +88,43 @@ def test_kill_9_of_poller_and_worker_on_dovecot(make_stack: MakeStack, server: D
     assert set(Counter(stack.subjects()).values()) == {1}
     assert stack.ledger_states() == {"queued": 60}
     assert run_audit(stack.database, stack.settings)["clean"]
+
+
+def test_an_answer_from_another_mail_program_leaves_the_open_list(
+    make_stack: MakeStack, server: Dovecot
+) -> None:
+    server.append(make_email(1), make_email(2))
+    with server.client() as client:
+        client.create_folder("Sent")
+    stack = make_stack(server.tls_port, security="tls", user=server.user, ca_file=str(server.ca_file))
+    with stack.database.write() as session:
+        mailbox = mailboxes.get(session, "support")
+        mailboxes.change(session, mailbox.id, {"sent_folder": "Sent"}, actor="test")
+    stack.start_all()
+    wait_for(lambda: stack.num_briefs() == 2, "two briefs")
+    wait_for(lambda: states(stack) == ["open", "open"], "both to be open")
+    answer = make_email(
+        3,
+        From="Ana <ana@elsewhere.example>",
+        subject="Re: Question number 1",
+        In_Reply_To="<mail-1@example.org>",
+    ).replace(b"To: support@larkspur.example", b"To: customer1@example.org")
+    server.append(answer, folder="Sent")
+    wait_for(lambda: states(stack) == ["answered", "open"], "the answer", seconds=20)
+    assert stack.num_briefs() == 2
+    assert flags(server) == {()}
+    server.append(
+        make_email(
+            4,
+            subject="Re: Question number 1",
+            In_Reply_To="<mail-3@example.org>",
+            From="Customer 1 <customer1@example.org>",
+        )
+    )
+    wait_for(lambda: states(stack) == ["open", "open"], "the next question", seconds=20)
+    assert run_audit(stack.database, stack.settings)["clean"]
+
+
+def states(stack: Stack) -> list[str]:
+    with stack.database.read() as session:
+        return list(session.exec(select(Conversation.state).order_by(Conversation.subject)))
