@@ -10,7 +10,20 @@ from fastapi.staticfiles import StaticFiles
 
 from briefbox.db import Database
 from briefbox.settings import Settings
-from desk import access, auth, conversation, cost, problems, queue, regroup, skipped, status, training
+from desk import (
+    access,
+    auth,
+    conversation,
+    cost,
+    problems,
+    queue,
+    regroup,
+    skipped,
+    status,
+    tokens,
+    training,
+)
+from desk.api.app import PREFIX, create_api
 from desk.chores import Chore, Chores, wake
 from desk.context import Desk
 from desk.live import Live
@@ -47,8 +60,10 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         cost.router,
         training.router,
         auth.router,
+        tokens.router,
     ):
         app.include_router(router, dependencies=[Depends(access.signed_in)])
+    app.mount(PREFIX, create_api(app.state.desk))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_api_route(
         "/favicon.ico",
