@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from threading import get_ident
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -356,7 +357,32 @@ class Settings(BaseSettings):
         description="Address under which people reach the desk, for links. Without it: made of host and port.",
     )
     session_hours: Annotated[float, Field(gt=0, le=24 * 90)] = Field(
-        default=12, description="How long a sign-in lasts."
+        default=12, description="How long a sign-in lasts at most."
+    )
+    session_idle_minutes: Annotated[float, Field(ge=1, le=60 * 24 * 30)] = Field(
+        default=120,
+        description="How long a browser that nobody uses stays signed in; an open page alone does not count as use.",
+    )
+    require_second_factor: Literal["off", "admins", "all"] = Field(
+        default="off",
+        description="Who must set up a second factor before anything else: nobody (`off`), `admins` or `all`. Anybody may.",
+    )
+    oidc_issuer: str = Field(
+        default="",
+        description="Issuer of an OpenID Connect provider with which people may sign in, for example https://login.example.org/realms/desk. Without it there is no such button.",
+    )
+    oidc_client_id: str = Field(
+        default="",
+        description="Id of the desk at that provider; its redirect address there is BRIEFBOX_DESK_URL followed by /sign-in/oidc/back.",
+    )
+    oidc_client_secret: SecretStr | None = Field(
+        default=None,
+        description="Secret of the desk at that provider; better in a file: BRIEFBOX_OIDC_CLIENT_SECRET_FILE.",
+    )
+    oidc_name: str = Field(
+        default="your company account",
+        max_length=60,
+        description="What the provider is called on the button: `Sign in with ...`.",
     )
 
     @classmethod
@@ -394,7 +420,22 @@ class Settings(BaseSettings):
             raise ValueError(
                 "redis_url: starts with none of redis://, rediss:// or redis+socket://; an example is redis://host:6379/0"
             )
+        self._check_oidc()
         return self
+
+    def _check_oidc(self) -> None:
+        if not self.oidc_issuer:
+            return
+        parts = urlsplit(self.oidc_issuer)
+        local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+        if not parts.hostname or not (parts.scheme == "https" or local) or parts.query or parts.fragment:
+            raise ValueError(
+                "oidc_issuer: expected an address that begins with https:// and has no ? or #, as the provider states it"
+            )
+        if not self.oidc_client_id:
+            raise ValueError(
+                "oidc_client_id: is missing; expected the desk's id at the provider of oidc_issuer"
+            )
 
     @cached_property
     def database_address(self) -> str:

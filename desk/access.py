@@ -1,21 +1,44 @@
 """Who may do what: the role that a route asks for, and the mailboxes that a person sees.
 
 Every route depends on exactly one of `anyone`, `signed_in`, `reviewer`, `admin` (or, in the REST API, on a token's
-scope); tests/desk/test_access.py fails for one that does not. An id in a route's path (`conversation_id`,
+scope), and on `verified` too where somebody has to prove anew who they are; tests/desk/test_access.py fails for one that does not. An id in a route's path (`conversation_id`,
 `email_id`, `mailbox_id`) is checked here, before the route runs: what somebody does not see is not there.
 What comes in a form or a list is checked with `Seen`.
 """
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlmodel import Session
 from starlette.exceptions import HTTPException
 
-from briefbox.store import users
+from briefbox.errors import DatabaseError
+from briefbox.store import audit_log, login_sessions, users
 from briefbox.store.sight import Sight
 from briefbox.tables import User
 from desk.context import Desk, desk_of
+from desk.cookies import needs_second_factor
+from desk.cookies import session_token as session_token
+
+
+class NotVerified(HTTPException):
+    """Somebody is signed in, and has to prove again who they are."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            403, "Prove first that it is you: /account/verify asks for your password or your second factor."
+        )
+
+
+class SecondFactorNeeded(HTTPException):
+    """Somebody is signed in, and has to set up a second factor before anything else."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            403,
+            "This desk asks for a second factor (BRIEFBOX_REQUIRE_SECOND_FACTOR); set yours up at /account/second-factor.",
+        )
 
 
 def anyone() -> None:
@@ -27,24 +50,41 @@ def signed_in(request: Request) -> User:
     desk = desk_of(request)
     token = session_token(desk, request)
     with desk.database.read() as session:
-        user = users.session_user(session, token) if token else None
-        if user is None:
+        found = (
+            login_sessions.current(session, token, idle_minutes=desk.settings.session_idle_minutes)
+            if token
+            else None
+        )
+        if found is None:
             raise HTTPException(401)
+        user = found.user
         request.state.sight = Sight.of(session, user)
         check_path(session, request.state.sight, request.path_params)
-        session.expunge(user)  # it outlives this transaction
-    request.state.user = user
+    request.state.user, request.state.login = user, found
+    if found.is_stale and counts_as_use(request):
+        _touch(desk, found.row.id)
+    if needs_second_factor(desk.settings.require_second_factor, user) and not _leads_to_it(request):
+        raise SecondFactorNeeded
     return user
 
 
-def reviewer(user: Annotated[User, Depends(signed_in)]) -> User:
+def reviewer(request: Request, user: Annotated[User, Depends(signed_in)]) -> User:
     """The same for what reviewers and admins may do."""
-    return _at_least(user, "reviewer")
+    return _at_least(request, user, "reviewer")
 
 
-def admin(user: Annotated[User, Depends(signed_in)]) -> User:
+def admin(request: Request, user: Annotated[User, Depends(signed_in)]) -> User:
     """The same for what only admins may do."""
-    return _at_least(user, "admin")
+    return _at_least(request, user, "admin")
+
+
+def verified(request: Request, user: Annotated[User, Depends(signed_in)]) -> User:
+    """Beside a role: for what would hurt most in other hands. Who has not proved for a quarter of an hour who they
+    are is asked first (desk/verify.py). Raises NotVerified."""
+    login: login_sessions.Login = request.state.login
+    if not login.is_verified:
+        raise NotVerified
+    return user
 
 
 def sight(request: Request, _user: Annotated[User, Depends(signed_in)]) -> Sight:
@@ -56,6 +96,7 @@ def sight(request: Request, _user: Annotated[User, Depends(signed_in)]) -> Sight
 SignedIn = Annotated[User, Depends(signed_in)]
 Reviewer = Annotated[User, Depends(reviewer)]
 Admin = Annotated[User, Depends(admin)]
+Verified = Annotated[User, Depends(verified)]
 Seen = Annotated[Sight, Depends(sight)]
 
 
@@ -64,8 +105,10 @@ def may(user: User, role: str) -> bool:
     return users.ROLES.index(user.role) >= users.ROLES.index(role)
 
 
-def _at_least(user: User, role: str) -> User:
+def _at_least(request: Request, user: User, role: str) -> User:
     if not may(user, role):
+        with desk_of(request).database.write() as session:
+            audit_log.record_denial(session, user.email, f"{request.method} {request.url.path}"[:200])
         raise HTTPException(
             403, f"This is for {role}s." if role == "admin" else f"This is for {role}s and admins."
         )
@@ -88,14 +131,30 @@ def check_path(session: Session, seen: Sight, path: dict[str, str]) -> None:
         seen.check_email(session, ids["email_id"])
 
 
-# --- the session's cookie
+# --- signs of life
 
 
-def cookie_name(desk: Desk) -> str:
-    """`__Host-` makes browsers refuse the cookie from anything but this very host; it needs https."""
-    return "__Host-briefbox" if desk.https else "briefbox"
+def counts_as_use(request: Request) -> bool:
+    """Whether a request shows that somebody is there. Open pages listen and say they are open by themselves:
+    those requests are streams, or say so with the header X-Background."""
+    return "x-background" not in request.headers and "text/event-stream" not in request.headers.get(
+        "accept", ""
+    )
 
 
-def session_token(desk: Desk, request: Request) -> str:
-    """The token that the browser sent, or nothing."""
-    return request.cookies.get(cookie_name(desk), "")
+def _touch(desk: Desk, login_id: int) -> None:
+    # A full disk or a locked database must not keep anybody from reading.
+    with suppress(DatabaseError), desk.database.write() as session:
+        login_sessions.touch(session, login_id)
+
+
+def _leads_to_it(request: Request) -> bool:
+    path = request.url.path
+    return path == "/sign-out" or path.startswith(("/account/second-factor", "/account/verify"))
+
+
+def still_signed_in(desk: Desk, token: str) -> bool:
+    """Whether a stream that was opened with this token may go on."""
+    with desk.database.read() as session:
+        idle = desk.settings.session_idle_minutes
+        return login_sessions.current(session, token, idle_minutes=idle) is not None

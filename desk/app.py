@@ -12,18 +12,31 @@ from briefbox.db import Database
 from briefbox.settings import Settings
 from desk import (
     access,
+<<<<<<< HEAD
+=======
+    account,
+>>>>>>> access
     auth,
     conversation,
     cost,
     problems,
     queue,
     regroup,
+<<<<<<< HEAD
     skipped,
     status,
     tokens,
     training,
 )
 from desk.api.app import PREFIX, create_api
+=======
+    second_factor,
+    skipped,
+    status,
+    training,
+    verify,
+)
+>>>>>>> access
 from desk.chores import Chore, Chores, wake
 from desk.context import Desk
 from desk.live import Live
@@ -60,7 +73,13 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         cost.router,
         training.router,
         auth.router,
+<<<<<<< HEAD
         tokens.router,
+=======
+        account.router,
+        second_factor.router,
+        verify.router,
+>>>>>>> access
     ):
         app.include_router(router, dependencies=[Depends(access.signed_in)])
     app.mount(PREFIX, create_api(app.state.desk))
@@ -74,6 +93,8 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
     )
 
     problems.install(app)
+    app.add_exception_handler(access.NotVerified, verify.ask_again)
+    app.add_exception_handler(access.SecondFactorNeeded, second_factor.set_up_first)
     app.add_middleware(Guard, https=app.state.desk.https)
     return app
 

@@ -1,21 +1,22 @@
-"""Signing in and out: with a password, or with a one-time link from an admin.
+"""Signing in and out: with a password, or with a one-time link from an admin; then the second factor, where there is one.
 
 Opening a link does not use it up, because mail scanners open links too; the button on its page does.
+Signing in with an account of an OpenID provider is desk/oidc.py.
 """
 
+from datetime import timedelta
 from typing import Annotated
-from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
-from sqlmodel import Session
 
 from briefbox.db import now
-from briefbox.errors import InvalidValueError
-from briefbox.store import users
+from briefbox.errors import ConflictError, InvalidValueError
+from briefbox.store import login_sessions, passwords, second_factor, secrets, throttle, users
 from briefbox.tables import User
-from desk.access import SignedIn, cookie_name, session_token
 from desk.context import Desk, Fields, TheDesk, answer, page, wants_json
+from desk.cookies import local, network_address, session_token, without_cookie
+from desk.entry import enter
 
 # Reached without a session; everything else is included with `access.signed_in` (desk/app.py).
 public = APIRouter()
@@ -26,45 +27,95 @@ router = APIRouter()
 
 
 @public.get("/sign-in")
-def sign_in_page(request: Request, next: Annotated[str, Query()] = "/") -> Response:
+def sign_in_page(request: Request, desk: TheDesk, next: Annotated[str, Query()] = "/") -> Response:
     """The form."""
-    return page(request, "sign_in.html", next=local(next), email="", problem="")
+    return _sign_in_page(request, desk, next=local(next))
 
 
 @public.post("/sign-in")
 def sign_in(request: Request, desk: TheDesk, fields: Fields) -> Response:
     """Check the password, open a session, go to where the person wanted to be."""
-    email, address = fields.get("email", ""), _address(request)
+    email, address = fields.get("email", ""), network_address(request)
     to = local(fields.get("next", "/"))
 
     def refuse(status: int, sentence: str) -> Response:
-        return page(request, "sign_in.html", status=status, next=to, email=email[:200], problem=sentence)
+        return _sign_in_page(request, desk, status=status, next=to, email=email[:200], problem=sentence)
 
     # Looked up first without the right to write: a flood of guesses must not take turns with ingest.
-    with desk.database.read() as session:
-        until = users.locked_until(session, email, address=address)
-        if until is not None:
-            remaining = until - now(session)
-            refusal = refuse(429, users.locked_sentence(remaining))
-            refusal.headers["Retry-After"] = str(max(1, int(remaining.total_seconds())))
-            return refusal
+    wait = _wait(desk, email, address)
+    if wait:
+        return _with_wait(refuse(429, throttle.locked_sentence(timedelta(seconds=wait))), wait)
     try:
         with desk.database.write() as session:
-            user = users.check_password(session, email, fields.get("password", ""), address=address)
-            token = _new_session(desk, request, session, user)
+            user = passwords.check_password(session, email, fields.get("password", ""), address=address)
+            entry = enter(desk, request, session, user)
     except InvalidValueError as error:
         return refuse(401, str(error))
-    return _with_cookie(desk, RedirectResponse(to, status_code=303), token)
+    return entry.answer(desk, request, to)
+
+
+def _sign_in_page(
+    request: Request,
+    desk: Desk,
+    *,
+    status: int = 200,
+    next: str = "/",
+    email: str = "",
+    problem: str = "",
+) -> Response:
+    name = desk.settings.oidc_name if desk.settings.oidc_issuer else ""
+    return page(
+        request, "sign_in.html", status=status, next=next, email=email, problem=problem, oidc_name=name
+    )
 
 
 @router.post("/sign-out")
 def sign_out(request: Request, desk: TheDesk) -> Response:
     """End the session here and in the database."""
     with desk.database.write() as session:
-        users.close_session(session, session_token(desk, request))
-    response = answer(request, "/sign-in")
-    response.delete_cookie(cookie_name(desk), path="/", secure=desk.https, httponly=True, samesite="lax")
-    return response
+        login_sessions.close_session(session, session_token(desk, request))
+    return without_cookie(desk, answer(request, "/sign-in"))
+
+
+# --- the second factor
+
+
+@public.get("/sign-in/code")
+def code_page(request: Request, desk: TheDesk, next: Annotated[str, Query()] = "/") -> Response:
+    """Asks for the code, after the password; nobody is signed in yet."""
+    with desk.database.read() as session:
+        user = login_sessions.pending_user(session, session_token(desk, request))
+    if user is None:
+        return RedirectResponse("/sign-in", status_code=303)
+    return page(request, "code.html", next=local(next), problem="", person=user)
+
+
+@public.post("/sign-in/code")
+def check_code(request: Request, desk: TheDesk, fields: Fields) -> Response:
+    """Check it, and sign in under a new token."""
+    to, token = local(fields.get("next", "/")), session_token(desk, request)
+    address = network_address(request)
+    with desk.database.read() as session:
+        user = login_sessions.pending_user(session, token)
+    if user is None:
+        return RedirectResponse("/sign-in", status_code=303)
+
+    def refuse(status: int, sentence: str) -> Response:
+        return page(request, "code.html", status=status, next=to, problem=sentence, person=user)
+
+    wait = _wait(desk, user.email, address)
+    if wait:
+        return _with_wait(refuse(429, throttle.locked_sentence(timedelta(seconds=wait))), wait)
+    cipher = secrets.cipher(desk.settings)
+    try:
+        with desk.database.write() as session:
+            person = users.by_id(session, user.id)
+            code = fields.get("code", "")
+            second_factor.check(session, cipher, person, code, address=address, action="signed in")
+            entry = enter(desk, request, session, person, proved=True)
+    except InvalidValueError as error:
+        return refuse(401, str(error))
+    return entry.answer(desk, request, to)
 
 
 # --- with a one-time link
@@ -75,108 +126,58 @@ def link_page(request: Request, desk: TheDesk, token: str) -> Response:
     """Who you are, and the choice: a password now, or later. Does not use the link up."""
     with desk.database.read() as session:
         person = users.peek_link(session, token)
-        return page(request, "link.html", person=person, has_password=bool(person.password_hash), problem="")
+        return _link_page(request, desk, token, person, {})
 
 
 @public.post("/link/{token}")
 def use_link(request: Request, desk: TheDesk, token: str, fields: Fields) -> Response:
     """Use the link up: set the password if one is given, and sign in."""
-    password = fields.get("password", "")
     try:
         with desk.database.write() as session:
             user = users.use_link(session, token)
-            if "password" in fields or user.password_hash:
-                users.set_password(session, user, password)
-            session_token = _new_session(desk, request, session, user)
-    except InvalidValueError as error:  # rolled back: the link is still good
+            first = users.needs_address(user)
+            if first:
+                users.introduce(session, user, email=fields.get("email", ""), name=fields.get("name", ""))
+            if first or "password" in fields or user.password_hash:
+                passwords.set_password(session, user, fields.get("password", ""))
+            entry = enter(desk, request, session, user)
+    except (InvalidValueError, ConflictError) as error:  # rolled back: the link is still good
         if wants_json(request):
             raise
         with desk.database.read() as session:
             person = users.peek_link(session, token)
-            has_password = bool(person.password_hash)
-            return page(
-                request, "link.html", status=400, person=person, has_password=has_password, problem=str(error)
-            )
-    return _with_cookie(desk, answer(request, "/"), session_token)
+            return _link_page(request, desk, token, person, fields, problem=str(error))
+    # The first admin's first step; everybody else works in the queue.
+    return entry.answer(desk, request, "/admin/mailboxes" if first else "/")
 
 
-# --- one's own account
-
-
-@router.get("/account")
-def account_page(request: Request, desk: TheDesk, user: SignedIn) -> Response:
-    """Name, address, role, and the password form."""
-    return _account(request, desk, user, said="saved" in request.query_params)
-
-
-@router.post("/account/password")
-def change_password(request: Request, desk: TheDesk, user: SignedIn, fields: Fields) -> Response:
-    """Set a new password; the old one is asked for where there is one. Ends the other sessions."""
-    try:
-        with desk.database.write() as session:
-            person = users.get(session, user.email)
-            if person.password_hash:
-                users.check_password(
-                    session,
-                    person.email,
-                    fields.get("old_password", ""),
-                    address=_address(request),
-                    action="old password checked",
-                )
-            users.set_password(
-                session, person, fields.get("password", ""), keep_session=session_token(desk, request)
-            )
-    except InvalidValueError as error:
-        if wants_json(request):
-            raise
-        return _account(request, desk, user, problem=str(error))
-    return answer(request, "/account?saved")
-
-
-def _account(request: Request, desk: Desk, user: User, *, said: bool = False, problem: str = "") -> Response:
-    with desk.database.read() as session:
-        num_sessions = users.num_sessions(session, user)
+def _link_page(
+    request: Request, desk: Desk, token: str, person: User, typed: dict[str, str], *, problem: str = ""
+) -> Response:
     return page(
         request,
-        "account.html",
+        "set_up.html" if users.needs_address(person) else "link.html",
         status=400 if problem else 200,
-        num_sessions=num_sessions,
-        has_password=bool(user.password_hash),
-        said=said,
+        person=person,
+        token=token,
+        has_password=bool(person.password_hash),
         problem=problem,
+        email=typed.get("email", "")[:200],
+        name=typed.get("name", "")[:200],
+        oidc_name=desk.settings.oidc_name if desk.settings.oidc_issuer else "",
     )
 
 
-# --- small parts
+# --- the brake
 
 
-def local(target: str) -> str:
-    """A path on this desk, whatever a link asks for: nobody is sent to another site after signing in."""
-    parts = urlsplit(target) if target.isprintable() and "\\" not in target else None
-    if parts is None or parts.scheme or parts.netloc or not target.startswith("/") or target.startswith("//"):
-        return "/"
-    return quote(parts.path, safe="/%") + (f"?{parts.query}" if parts.query else "")
+def _wait(desk: Desk, account: str, address: str) -> int:
+    """For how many seconds sign-ins to this account or from this network address wait."""
+    with desk.database.read() as session:
+        until = throttle.locked_until(session, account, address=address)
+        return 0 if until is None else max(1, int((until - now(session)).total_seconds()))
 
 
-def _address(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
-
-
-def _new_session(desk: Desk, request: Request, session: Session, user: User) -> str:
-    old = session_token(desk, request)
-    if old:
-        users.close_session(session, old)
-    return users.open_session(session, user, hours=desk.settings.session_hours)
-
-
-def _with_cookie(desk: Desk, response: Response, token: str) -> Response:
-    response.set_cookie(
-        cookie_name(desk),
-        token,
-        max_age=int(desk.settings.session_hours * 3600),
-        path="/",
-        secure=desk.https,
-        httponly=True,
-        samesite="lax",
-    )
+def _with_wait(response: Response, seconds: int) -> Response:
+    response.headers["Retry-After"] = str(seconds)
     return response

@@ -14,10 +14,10 @@ from sqlmodel import Session, col, or_, select
 from briefbox.db import now
 from briefbox.errors import InvalidValueError
 from briefbox.schemas import STATES, WorkState
-from briefbox.store import alerts, conversations, users
+from briefbox.store import alerts, conversations
 from briefbox.tables import Conversation, Email
-from desk.access import SignedIn, session_token
-from desk.context import Desk, TheDesk, page
+from desk.access import SignedIn, session_token, still_signed_in
+from desk.context import TheDesk, page
 from desk.live import moment_of, stamp
 
 router = APIRouter()
@@ -138,15 +138,10 @@ async def events(
         start = datetime.now(UTC)
     token = session_token(desk, request)
     return StreamingResponse(
-        desk.live.listen(start, still_allowed=lambda: _signed_in(desk, token)),
+        desk.live.listen(start, still_allowed=lambda: still_signed_in(desk, token)),
         media_type="text/event-stream",
         headers={"X-Accel-Buffering": "no"},  # nginx would hold events back
     )
-
-
-def _signed_in(desk: Desk, token: str) -> bool:
-    with desk.database.read() as session:
-        return users.session_user(session, token) is not None
 
 
 # --- places in the queue, as they stand in the address of the next page

@@ -12,7 +12,7 @@ from briefbox.db import now
 from briefbox.errors import InvalidValueError
 from briefbox.store import api_tokens
 from briefbox.tables import APIToken, User
-from desk.access import Admin, SignedIn
+from desk.access import Admin, SignedIn, Verified
 from desk.context import Desk, TheDesk, answer, page, wants_json
 
 router = APIRouter()
@@ -44,7 +44,7 @@ def tokens_page(request: Request, desk: TheDesk, user: SignedIn, note: str = "")
 
 
 @router.post("/account/tokens")
-async def make(request: Request, desk: TheDesk, user: SignedIn) -> Response:
+async def make(request: Request, desk: TheDesk, user: SignedIn, _proved: Verified) -> Response:
     """Make a token. It is shown in this answer and never again."""
     form = await request.form(max_files=0, max_fields=20)
     name, days = str(form.get("name", "")), str(form.get("days", ""))
@@ -117,6 +117,7 @@ def _page(
             days=days,
             scopes=offered,
             choices=DAYS,
+            is_verified=request.state.login.is_verified,
             address=desk.settings.desk_address,
         )
 

@@ -1,6 +1,7 @@
 """The audit log: who did what. Each row's hash covers the row before it, so that a gap or an edit shows."""
 
 import json
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -12,6 +13,7 @@ from briefbox.tables import AuditEntry
 
 # Any constant will do: it names the lock that makes writers of the chain take turns on PostgreSQL.
 _CHAIN_LOCK = 7_220_415
+DENIED = "denied"
 
 
 def record(session: Session, actor: str, action: str, object: str = "", **detail: Any) -> AuditEntry:
@@ -31,6 +33,19 @@ def record(session: Session, actor: str, action: str, object: str = "", **detail
     session.add(entry)
     session.flush()
     return entry
+
+
+def record_denial(session: Session, actor: str, object: str) -> None:
+    """Note that somebody asked for what is not for them: once a minute for each thing, so that nobody fills the log."""
+    since = now(session) - timedelta(minutes=1)
+    known = select(AuditEntry.id).where(
+        AuditEntry.actor == actor,
+        AuditEntry.action == DENIED,
+        AuditEntry.object == object,
+        AuditEntry.at > since,
+    )
+    if session.exec(known.limit(1)).first() is None:
+        record(session, actor, DENIED, object)
 
 
 def broken_links(session: Session) -> list[int]:

@@ -1,43 +1,26 @@
-"""People: one-time links, passwords, sessions, and the brake on guessing.
+"""People and their one-time links. Of a link's token (256 bits of chance) only the sha256 is stored, and no log has it.
 
-Only hashes are stored: argon2id of passwords, sha256 of link and session tokens (these are random and
-256 bits long, so that a fast hash is enough). Nothing here writes a token or a password into the audit log.
+Their passwords are passwords.py, their browsers login_sessions.py, second factors second_factor.py, accounts elsewhere
+identities.py; what admins change of them is people.py.
 """
 
 import secrets
-import unicodedata
 from datetime import datetime, timedelta
-from functools import lru_cache
 from hashlib import sha256
 
-from pwdlib import PasswordHash
 from sqlalchemy import ColumnElement
-from sqlmodel import Session, col, delete, func, select, update
+from sqlmodel import Session, col, or_, select, update
 
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
 from briefbox.store import audit_log
-from briefbox.tables import LoginFailure, LoginSession, SignInLink, User
+from briefbox.tables import Identity, SignInLink, User
 
 # Each may do what the one before it may.
 ROLES = ("agent", "reviewer", "admin")
-MIN_PASSWORD, MAX_PASSWORD = 12, 256
-
-# Failures allowed in the window before the account or the network address has to wait. An address
-# may be a whole office behind one router.
-FAILURE_WINDOW = timedelta(minutes=15)
-MAX_ACCOUNT_FAILURES, MAX_ADDRESS_FAILURES = 8, 40
-
-# The beginnings of what guessing programs try first among passwords that are long enough for us.
-COMMON_PASSWORDS = (
-    *("password", "passw0rd", "p@ssw0rd", "letmein", "welcome", "iloveyou", "admin", "changeme", "secret"),
-    *("qwerty", "qwertz", "azerty", "asdfgh", "1q2w3e4r", "q1w2e3r4", "zxcvbn", "abcdef", "abc123"),
-    *("123456", "012345", "987654", "654321", "briefbox", "football", "baseball", "sunshine", "princess"),
-)
-# A common beginning is forgiven when this many characters follow it.
-ENOUGH_BESIDE_COMMON = 10
-
-WRONG = "The email address or the password is not right."
+MAX_NAME = 100
+# Holds the first admin's place until they say who they are; it has no password, and nobody can sign in with it.
+UNKNOWN_ADMIN = "admin@localhost"
 USED_LINK = "This sign-in link is not valid: it was used already, has expired, or was replaced by a newer one. Ask an admin for a new link (briefbox user link)."
 
 
@@ -49,9 +32,8 @@ def create(
     Raises ConflictError if the address exists, InvalidValueError if it is none or the role is unknown.
     """
     address = _address(email)
-    if role not in ROLES:
-        raise InvalidValueError(f"The role “{role}” is none of {', '.join(ROLES)}.")
-    if _find(session, address) is not None:
+    check_role(role)
+    if find(session, address) is not None:
         raise ConflictError(
             f"A user with the address {address} exists already. Make a new sign-in link for them instead."
         )
@@ -64,10 +46,29 @@ def create(
 
 def get(session: Session, email: str) -> User:
     """The person with this address. Raises NotFoundError."""
-    user = _find(session, email.strip().lower())
+    user = find(session, email.strip().lower())
     if user is None:
         raise NotFoundError(f"There is no user with the address {email.strip()}.")
     return user
+
+
+def by_id(session: Session, user_id: int) -> User:
+    """The person with this id. Raises NotFoundError."""
+    user = session.get(User, user_id)
+    if user is None:
+        raise NotFoundError(f"There is no user {user_id}.")
+    return user
+
+
+def find(session: Session, address: str) -> User | None:
+    """The person with this address, in lower case, if there is one."""
+    return session.exec(select(User).where(User.email == address)).first()
+
+
+def check_role(role: str) -> None:
+    """Raises InvalidValueError for what is no role."""
+    if role not in ROLES:
+        raise InvalidValueError(f"The role “{role}” is none of {', '.join(ROLES)}.")
 
 
 def all_of(session: Session) -> list[User]:
@@ -80,12 +81,50 @@ def any_user(session: Session) -> bool:
     return session.exec(select(User.id).limit(1)).first() is not None
 
 
+# --- the first admin
+
+
+def first_link(session: Session, *, actor: str = "start") -> str | None:
+    """While nobody has signed in yet: a one-time link for the first admin, who states name and address on it."""
+    if session.exec(select(User.id).where(_can_sign_in()).limit(1)).first() is not None:
+        return None
+    first = session.exec(select(User).where(User.role == "admin").order_by(col(User.id)).limit(1)).first()
+    if first is None:
+        return create(session, email=UNKNOWN_ADMIN, name="", role="admin", actor=actor)[1]
+    return new_link(session, first, actor=actor)
+
+
+def needs_address(user: User) -> bool:
+    """Whether this is the first admin, before they said who they are."""
+    return user.email == UNKNOWN_ADMIN
+
+
+def introduce(session: Session, user: User, *, email: str, name: str) -> None:
+    """The first admin says who they are. Raises InvalidValueError, ConflictError."""
+    address, name = _address(email), " ".join(name.split())[:MAX_NAME]
+    if not name:
+        raise InvalidValueError("The name is empty; expected what the others call you.")
+    if address == UNKNOWN_ADMIN:
+        raise InvalidValueError(f"{UNKNOWN_ADMIN} stands for nobody; expected your own address.")
+    if find(session, address) is not None:
+        raise ConflictError(f"A user with the address {address} exists already.")
+    user.email, user.name = address, name
+    session.add(user)
+    session.flush()
+    audit_log.record(session, address, "first admin set up", address)
+
+
+def _can_sign_in() -> ColumnElement[bool]:
+    has_identity = select(Identity.id).where(Identity.user_id == col(User.id)).exists()
+    return or_(col(User.password_hash) != "", has_identity)
+
+
 # --- one-time links
 
 
 def new_link(session: Session, user: User, *, hours: float = 24, actor: str = "cli") -> str:
     """Make a one-time link and end the earlier ones. Returns its token, which is stored nowhere."""
-    _end_links(session, user)
+    end_links(session, user)
     token = secrets.token_urlsafe(32)
     session.add(
         SignInLink(
@@ -131,7 +170,8 @@ def _usable(token: str, moment: datetime) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _end_links(session: Session, user: User) -> None:
+def end_links(session: Session, user: User) -> None:
+    """No link of this person works any more."""
     session.exec(
         update(SignInLink)
         .where(col(SignInLink.user_id) == user.id, col(SignInLink.used_at).is_(None))
@@ -139,175 +179,8 @@ def _end_links(session: Session, user: User) -> None:
     )
 
 
-# --- passwords
-
-
-def set_password(session: Session, user: User, password: str, *, keep_session: str = "") -> None:
-    """Set a password, and end the person's links and sessions (but the one with the token `keep_session`).
-
-    Raises InvalidValueError with what is wrong with the password.
-    """
-    password = _normal(password)
-    _refuse_weak(password, user)
-    user.password_hash = _hasher().hash(password)
-    session.add(user)
-    _end_links(session, user)
-    session.exec(
-        delete(LoginSession).where(
-            col(LoginSession.user_id) == user.id, col(LoginSession.token_hash) != _hash(keep_session)
-        )
-    )
-    audit_log.record(session, user.email, "password set", user.email)
-
-
-def check_password(
-    session: Session, email: str, password: str, *, address: str, action: str = "signed in"
-) -> User:
-    """The person who signs in from the network address `address`. Raises InvalidValueError in one sentence.
-
-    A failure is committed here: the error would roll it back, and the count is what stops guessing.
-    """
-    account = email.strip().lower()[:200]
-    until = locked_until(session, account, address=address)
-    if until is not None:
-        raise InvalidValueError(locked_sentence(until - now(session)))
-    user = _find(session, account)
-    # An unknown address costs the same time as a known one, so that nobody can find out who has an account.
-    stored = user.password_hash if user is not None and user.password_hash else _nobodys_hash()
-    right, better = _hasher().verify_and_update(_normal(password), stored)
-    if user is None or not user.password_hash or user.disabled_at is not None or not right:
-        _note_failure(session, account, address)
-        session.commit()
-        raise InvalidValueError(WRONG)
-    if better is not None:
-        user.password_hash = better
-        session.add(user)
-    session.exec(delete(LoginFailure).where(col(LoginFailure.key) == f"account:{account}"))
-    audit_log.record(session, user.email, action, user.email, address=address)
-    return user
-
-
-def locked_until(session: Session, email: str, *, address: str) -> datetime | None:
-    """Until when sign-ins to this account or from this network address wait. None when they need not."""
-    since = now(session) - FAILURE_WINDOW
-    ends = []
-    for key, allowed in (
-        (f"account:{email.strip().lower()[:200]}", MAX_ACCOUNT_FAILURES),
-        (f"address:{address}", MAX_ADDRESS_FAILURES),
-    ):
-        times = session.exec(
-            select(LoginFailure.at)
-            .where(LoginFailure.key == key, LoginFailure.at > since)
-            .order_by(col(LoginFailure.at).desc())
-            .limit(allowed)
-        ).all()
-        if len(times) == allowed:
-            ends.append(times[-1] + FAILURE_WINDOW)
-    return max(ends, default=None)
-
-
-def locked_sentence(remaining: timedelta) -> str:
-    """What a person is told who has to wait."""
-    minutes = max(1, round(remaining.total_seconds() / 60))
-    return f"Too many wrong sign-ins. Try again in {minutes} {'minute' if minutes == 1 else 'minutes'}, or ask an admin for a sign-in link."
-
-
-def _note_failure(session: Session, account: str, address: str) -> None:
-    moment = now(session)
-    session.exec(delete(LoginFailure).where(col(LoginFailure.at) < moment - FAILURE_WINDOW))
-    for key in (f"account:{account}", f"address:{address}"):
-        session.add(LoginFailure(key=key, at=moment))
-    audit_log.record(session, account, "sign-in refused", account, address=address)
-
-
-def _refuse_weak(password: str, user: User) -> None:
-    found = password.casefold()
-    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-        raise InvalidValueError(
-            f"The password has {len(password)} characters; expected {MIN_PASSWORD} to {MAX_PASSWORD}. A few words in a row are easy to remember."
-        )
-    own = [part for part in (user.email, user.email.partition("@")[0], user.name.casefold()) if len(part) > 3]
-    for common in (*COMMON_PASSWORDS, *own):
-        if common in found and len(found.replace(common, "")) < ENOUGH_BESIDE_COMMON:
-            raise InvalidValueError(
-                "This password is among the first that would be guessed. Choose one without common words, runs of keys, or your own name."
-            )
-    if len(set(found)) < 5:
-        raise InvalidValueError("This password repeats a few characters. Use at least 5 different ones.")
-
-
-def _normal(password: str) -> str:
-    """The same characters from every keyboard; too long is cut here, since hashing costs by length."""
-    return unicodedata.normalize("NFKC", password[: MAX_PASSWORD + 1])
-
-
-@lru_cache(maxsize=1)
-def _hasher() -> PasswordHash:
-    return PasswordHash.recommended()
-
-
-@lru_cache(maxsize=1)
-def _nobodys_hash() -> str:
-    return _hasher().hash(secrets.token_urlsafe(32))
-
-
-# --- sessions
-
-
-def open_session(session: Session, user: User, *, hours: float) -> str:
-    """Sign a browser in. Returns the token for its cookie."""
-    moment, token = now(session), secrets.token_urlsafe(32)
-    session.exec(delete(LoginSession).where(col(LoginSession.expires_at) < moment))
-    session.add(
-        LoginSession(
-            user_id=user.id,
-            token_hash=_hash(token),
-            created_at=moment,
-            seen_at=moment,
-            verified_at=moment,
-            expires_at=moment + timedelta(hours=hours),
-        )
-    )
-    session.flush()
-    return token
-
-
-def session_user(session: Session, token: str) -> User | None:
-    """Who is signed in with this token; None when it is unknown, over, or the person was disabled."""
-    return session.exec(
-        select(User)
-        .join(LoginSession, col(LoginSession.user_id) == col(User.id))
-        .where(
-            LoginSession.token_hash == _hash(token),
-            LoginSession.expires_at > now(session),
-            col(User.disabled_at).is_(None),
-        )
-    ).first()
-
-
-def close_session(session: Session, token: str) -> None:
-    """Sign a browser out."""
-    user = session_user(session, token)
-    session.exec(delete(LoginSession).where(col(LoginSession.token_hash) == _hash(token)))
-    if user is not None:
-        audit_log.record(session, user.email, "signed out", user.email)
-
-
-def num_sessions(session: Session, user: User) -> int:
-    """How many browsers are signed in as this person."""
-    return session.exec(
-        select(func.count())
-        .select_from(LoginSession)
-        .where(LoginSession.user_id == user.id, LoginSession.expires_at > now(session))
-    ).one()
-
-
 def _hash(token: str) -> str:
     return sha256(token.encode("utf-8", "replace")).hexdigest()
-
-
-def _find(session: Session, address: str) -> User | None:
-    return session.exec(select(User).where(User.email == address)).first()
 
 
 def _address(email: str) -> str:

@@ -17,6 +17,7 @@ from briefbox.store.sight import Sight
 from briefbox.tables import APIToken, User
 from desk.access import check_path, may
 from desk.context import Desk, desk_of
+from desk.cookies import network_address
 
 bearer = HTTPBearer(
     auto_error=False,
@@ -80,7 +81,7 @@ def _refusal(desk: Desk, request: Request, text: str) -> HTTPException:
         return HTTPException(
             401, "No token was sent; expected the header Authorization: Bearer bbx_...", headers=CHALLENGE
         )
-    address = request.client.host if request.client else "unknown"
+    address = network_address(request)
     with desk.database.read() as session:
         until, moment = api_tokens.locked_until(session, address), now(session)
     if until is not None:

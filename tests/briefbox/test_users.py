@@ -9,7 +9,7 @@ from sqlmodel import col, select, update
 
 from briefbox.db import Database
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
-from briefbox.store import audit_log, users
+from briefbox.store import audit_log, login_sessions, passwords, throttle, users
 from briefbox.tables import AuditEntry, LoginFailure, LoginSession, SignInLink, User
 
 GOOD = "brass bell in the snow"
@@ -21,8 +21,8 @@ def quick_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
     """argon2id that costs next to nothing: the real one takes longer than all the rest of these tests."""
     cheap = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
     nobody = cheap.hash("nobody")
-    monkeypatch.setattr(users, "_hasher", lambda: cheap)
-    monkeypatch.setattr(users, "_nobodys_hash", lambda: nobody)
+    monkeypatch.setattr(passwords, "_hasher", lambda: cheap)
+    monkeypatch.setattr(passwords, "_nobodys_hash", lambda: nobody)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def olu(database: Database, quick_hashing: None) -> User:
     """An agent with a password."""
     with database.write() as session:
         user, _ = users.create(session, email="Olu@Larkspur.example ", name="Olu", actor="test")
-        users.set_password(session, user, GOOD)
+        passwords.set_password(session, user, GOOD)
     return user
 
 
@@ -43,7 +43,7 @@ def link_for(database: Database, *, hours: float = 24) -> str:
 
 def guess(database: Database, email: str, password: str = "wrong wrong wrong", address: str = HOME) -> str:
     with database.write() as session, pytest.raises(InvalidValueError) as caught:
-        users.check_password(session, email, password, address=address)
+        passwords.check_password(session, email, password, address=address)
     return str(caught.value)
 
 
@@ -126,24 +126,24 @@ def test_passwords_are_stored_as_argon2id_with_the_recommended_cost(database: Da
     link = link_for(database)
     with database.write() as session:
         user = users.use_link(session, link)
-        users.set_password(session, user, GOOD)
+        passwords.set_password(session, user, GOOD)
         assert user.password_hash.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
-        assert users.check_password(session, user.email, GOOD, address=HOME)
+        assert passwords.check_password(session, user.email, GOOD, address=HOME)
 
 
 def test_a_hash_with_other_costs_is_renewed_at_the_next_sign_in(
     database: Database, olu: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dearer = PasswordHash((Argon2Hasher(time_cost=2, memory_cost=8, parallelism=1),))
-    monkeypatch.setattr(users, "_hasher", lambda: dearer)
+    monkeypatch.setattr(passwords, "_hasher", lambda: dearer)
     with database.write() as session:
-        user = users.check_password(session, olu.email, GOOD, address=HOME)
+        user = passwords.check_password(session, olu.email, GOOD, address=HOME)
         assert "t=2" in user.password_hash
 
 
 def test_the_right_password_signs_in_whatever_the_case_of_the_address(database: Database, olu: User) -> None:
     with database.write() as session:
-        assert users.check_password(session, "OLU@Larkspur.example", GOOD, address=HOME).id == olu.id
+        assert passwords.check_password(session, "OLU@Larkspur.example", GOOD, address=HOME).id == olu.id
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,14 @@ def test_the_right_password_signs_in_whatever_the_case_of_the_address(database: 
 )
 def test_weak_passwords_are_refused_in_words(database: Database, olu: User, password: str, why: str) -> None:
     with database.write() as session, pytest.raises(InvalidValueError, match=why):
-        users.set_password(session, olu, password)
+        passwords.set_password(session, olu, password)
 
 
 def test_the_same_password_from_another_keyboard_is_the_same(database: Database, olu: User) -> None:
     with database.write() as session:
-        users.set_password(session, olu, "Größe der Glocke")
+        passwords.set_password(session, olu, "Größe der Glocke")
     with database.write() as session:
-        assert users.check_password(session, olu.email, "Gro\u0308ße der Glocke", address=HOME)
+        assert passwords.check_password(session, olu.email, "Gro\u0308ße der Glocke", address=HOME)
 
 
 def test_unknown_wrong_and_passwordless_accounts_get_the_same_sentence(database: Database, olu: User) -> None:
@@ -178,17 +178,17 @@ def test_unknown_wrong_and_passwordless_accounts_get_the_same_sentence(database:
         guess(database, "new@larkspur.example"),
         guess(database, "new@larkspur.example", ""),
     }
-    assert sentences == {users.WRONG}
+    assert sentences == {passwords.WRONG}
 
 
 def test_a_disabled_person_cannot_sign_in(database: Database, olu: User) -> None:
     with database.write() as session:
         session.exec(update(User).values(disabled_at=datetime.now(UTC)))
-    assert guess(database, olu.email, GOOD) == users.WRONG
+    assert guess(database, olu.email, GOOD) == passwords.WRONG
 
 
 def test_guessing_one_account_is_stopped_even_for_the_right_password(database: Database, olu: User) -> None:
-    for number in range(users.MAX_ACCOUNT_FAILURES):
+    for number in range(throttle.MAX_ACCOUNT_FAILURES):
         guess(database, olu.email, address=f"192.0.2.{number}")
     assert "Too many wrong sign-ins" in guess(database, olu.email, GOOD, address="198.51.100.1")
 
@@ -196,29 +196,29 @@ def test_guessing_one_account_is_stopped_even_for_the_right_password(database: D
 def test_guessing_many_accounts_from_one_address_is_stopped(
     database: Database, quick_hashing: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(users, "MAX_ADDRESS_FAILURES", 3)
+    monkeypatch.setattr(throttle, "MAX_ADDRESS_FAILURES", 3)
     for number in range(3):
         guess(database, f"person{number}@example.org")
     assert "Too many" in guess(database, "another@example.org")
-    assert guess(database, "another@example.org", address="198.51.100.1") == users.WRONG
+    assert guess(database, "another@example.org", address="198.51.100.1") == passwords.WRONG
 
 
 def test_the_wait_ends_after_the_window(database: Database, olu: User) -> None:
-    for _ in range(users.MAX_ACCOUNT_FAILURES):
+    for _ in range(throttle.MAX_ACCOUNT_FAILURES):
         guess(database, olu.email)
     with database.write() as session:
-        until = users.locked_until(session, olu.email, address=HOME)
+        until = throttle.locked_until(session, olu.email, address=HOME)
         assert until is not None
-        assert timedelta(minutes=14) < until - datetime.now(UTC) <= users.FAILURE_WINDOW
-        session.exec(update(LoginFailure).values(at=datetime.now(UTC) - users.FAILURE_WINDOW))
+        assert timedelta(minutes=14) < until - datetime.now(UTC) <= throttle.FAILURE_WINDOW
+        session.exec(update(LoginFailure).values(at=datetime.now(UTC) - throttle.FAILURE_WINDOW))
     with database.write() as session:
-        assert users.check_password(session, olu.email, GOOD, address=HOME).id == olu.id
+        assert passwords.check_password(session, olu.email, GOOD, address=HOME).id == olu.id
 
 
 def test_signing_in_forgets_the_failures_of_the_account(database: Database, olu: User) -> None:
     guess(database, olu.email)
     with database.write() as session:
-        users.check_password(session, olu.email, GOOD, address=HOME)
+        passwords.check_password(session, olu.email, GOOD, address=HOME)
     with database.read() as session:
         keys = session.exec(select(LoginFailure.key)).all()
     assert keys == [f"address:{HOME}"]
@@ -229,45 +229,45 @@ def test_signing_in_forgets_the_failures_of_the_account(database: Database, olu:
 
 def test_a_session_lives_until_it_is_closed(database: Database, olu: User) -> None:
     with database.write() as session:
-        token = users.open_session(session, olu, hours=1)
-        found = users.session_user(session, token)
+        token = login_sessions.open_session(session, olu, hours=1)
+        found = login_sessions.session_user(session, token)
         assert found is not None
         assert found.id == olu.id
-        users.close_session(session, token)
-        assert users.session_user(session, token) is None
+        login_sessions.close_session(session, token)
+        assert login_sessions.session_user(session, token) is None
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "\ud800"])
 def test_unknown_session_tokens_are_nobody(database: Database, token: str) -> None:
     with database.read() as session:
-        assert users.session_user(session, token) is None
+        assert login_sessions.session_user(session, token) is None
 
 
 def test_a_session_ends_with_its_time_and_with_its_person(database: Database, olu: User) -> None:
     with database.write() as session:
-        assert users.session_user(session, users.open_session(session, olu, hours=-1)) is None
-        token = users.open_session(session, olu, hours=1)
+        assert login_sessions.session_user(session, login_sessions.open_session(session, olu, hours=-1)) is None
+        token = login_sessions.open_session(session, olu, hours=1)
         session.exec(update(User).values(disabled_at=datetime.now(UTC)))
-        assert users.session_user(session, token) is None
+        assert login_sessions.session_user(session, token) is None
 
 
 def test_a_new_password_ends_links_and_all_sessions_but_the_kept_one(database: Database, olu: User) -> None:
     with database.write() as session:
-        here, elsewhere = (users.open_session(session, olu, hours=1) for _ in range(2))
+        here, elsewhere = (login_sessions.open_session(session, olu, hours=1) for _ in range(2))
         link = users.new_link(session, olu)
-        users.set_password(session, olu, "another good one 7", keep_session=here)
+        passwords.set_password(session, olu, "another good one 7", keep_session=here)
     with database.read() as session:
-        assert users.session_user(session, here) is not None
-        assert users.session_user(session, elsewhere) is None
-        assert users.num_sessions(session, olu) == 1
+        assert login_sessions.session_user(session, here) is not None
+        assert login_sessions.session_user(session, elsewhere) is None
+        assert login_sessions.num_sessions(session, olu) == 1
         with pytest.raises(NotFoundError):
             users.peek_link(session, link)
 
 
 def test_expired_sessions_are_thrown_away_at_the_next_sign_in(database: Database, olu: User) -> None:
     with database.write() as session:
-        users.open_session(session, olu, hours=-1)
-        users.open_session(session, olu, hours=1)
+        login_sessions.open_session(session, olu, hours=-1)
+        login_sessions.open_session(session, olu, hours=1)
         assert len(session.exec(select(LoginSession)).all()) == 1
 
 
@@ -278,8 +278,8 @@ def test_neither_tokens_nor_passwords_are_stored_or_audited(database: Database, 
     link = link_for(database)
     with database.write() as session:
         user = users.use_link(session, link)
-        users.set_password(session, user, GOOD)
-        token = users.open_session(session, user, hours=1)
+        passwords.set_password(session, user, GOOD)
+        token = login_sessions.open_session(session, user, hours=1)
     guess(database, user.email, "a wrong but secret one")
     with database.read() as session:
         assert audit_log.broken_links(session) == []

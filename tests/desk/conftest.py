@@ -32,7 +32,7 @@ from briefbox.schemas import (
     Provenance,
 )
 from briefbox.settings import Settings
-from briefbox.store import ledger, mailboxes, users, work
+from briefbox.store import ledger, login_sessions, mailboxes, passwords, users, work
 from briefbox.store.ledger import Arrival
 from briefbox.tables import Category, Conversation, Email, Mailbox, User
 from desk.app import create_app
@@ -54,8 +54,8 @@ def quick_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
     """argon2id that costs next to nothing; tests/briefbox/test_users.py has the real one."""
     cheap = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
     nobody = cheap.hash("nobody")
-    monkeypatch.setattr(users, "_hasher", lambda: cheap)
-    monkeypatch.setattr(users, "_nobodys_hash", lambda: nobody)
+    monkeypatch.setattr(passwords, "_hasher", lambda: cheap)
+    monkeypatch.setattr(passwords, "_nobodys_hash", lambda: nobody)
 
 
 class Inbox:
@@ -251,7 +251,7 @@ def as_ada(app: FastAPI, database: Database, ada: User) -> TestClient:
 def session_for(database: Database, user: User) -> str:
     """A session token for the cookie."""
     with database.write() as session:
-        return users.open_session(session, user, hours=1)
+        return login_sessions.open_session(session, user, hours=1)
 
 
 def browser(app: FastAPI, token: str = "") -> TestClient:

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from briefbox.db import Database
 from briefbox.schemas import Attachment, Grounding, Omission, Sentence
-from briefbox.store import alerts, conversations, mailboxes, users
+from briefbox.store import alerts, conversations, mailboxes, passwords, users
 from briefbox.tables import Brief, Confirmation, Correction, User
 from tests.desk.conftest import Inbox, browser
 
@@ -264,7 +264,7 @@ def test_guessing_is_throttled(nobody: TestClient, ana: User) -> None:
 
 def test_a_sign_in_never_leads_to_another_site(nobody: TestClient, database: Database, ana: User) -> None:
     with database.write() as session:
-        users.set_password(session, users.get(session, ana.email), "correct horse battery")
+        passwords.set_password(session, users.get(session, ana.email), "correct horse battery")
     for target in ("https://evil.example", "//evil.example", "/\\evil.example"):
         answer = nobody.post(
             "/sign-in", data={"email": ana.email, "password": "correct horse battery", "next": target}

@@ -1,0 +1,7 @@
+"""What each role may do, in words. What a route asks for is desk/access.py."""
+
+ROLES = {
+    "agent": "Works in the queue: reads mail and briefs, corrects, confirms, assigns and finishes.",
+    "reviewer": "All that, and judges what is learned: decides where adapters disagree, is the second person who puts an adapter in use, and keeps corrections out of training.",
+    "admin": "All that, and everything else: mailboxes, people, categories, webhooks, audit log. Sees every mailbox.",
+}
