@@ -10,33 +10,24 @@ from fastapi.staticfiles import StaticFiles
 
 from briefbox.db import Database
 from briefbox.settings import Settings
+from briefbox.store import search
 from desk import (
     access,
-<<<<<<< HEAD
-=======
     account,
->>>>>>> access
     auth,
     conversation,
     cost,
     problems,
     queue,
     regroup,
-<<<<<<< HEAD
+    second_factor,
     skipped,
     status,
     tokens,
     training,
-)
-from desk.api.app import PREFIX, create_api
-=======
-    second_factor,
-    skipped,
-    status,
-    training,
     verify,
 )
->>>>>>> access
+from desk.api.app import PREFIX, create_api
 from desk.chores import Chore, Chores, wake
 from desk.context import Desk
 from desk.live import Live
@@ -49,7 +40,12 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
     """The desk on this database. The caller keeps the database and closes it."""
     pages = load_pages()
     live = Live(database, partial(queue.live_rows, pages))
-    chores = Chores([Chore("waking", 1.0, partial(wake, database))])
+    chores = Chores(
+        [
+            Chore("waking", 1.0, partial(wake, database)),
+            Chore("search entries", 0.5, partial(search.index_pending, database)),
+        ]
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -73,13 +69,10 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         cost.router,
         training.router,
         auth.router,
-<<<<<<< HEAD
-        tokens.router,
-=======
         account.router,
         second_factor.router,
         verify.router,
->>>>>>> access
+        tokens.router,
     ):
         app.include_router(router, dependencies=[Depends(access.signed_in)])
     app.mount(PREFIX, create_api(app.state.desk))

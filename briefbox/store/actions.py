@@ -16,7 +16,7 @@ from sqlmodel import Session, col, select, update
 
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
-from briefbox.store import activities, audit_log, conversations
+from briefbox.store import activities, audit_log, conversations, search
 from briefbox.store.sight import Sight
 from briefbox.tables import Activity, Confirmation, Conversation, Correction, Note, User
 
@@ -182,6 +182,8 @@ def _undo_one(session: Session, activity: Activity, user: User) -> bool:
             session.exec(update(table).where(col(table.id) == id_).values(undone_at=moment))
     activity.undone_at = moment
     session.add(activity)
+    if activity.detail.get("field") in conversations.MAX_TEXT:
+        search.note_conversation(session, conversation)
     activities.record(session, conversation, user, "undone", what=activity.kind, activity=activity.id)
     conversations.changed(session, conversation)
     return True

@@ -12,7 +12,7 @@ from sqlmodel import Session, col, func, or_, select, update
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
 from briefbox.schemas import BRIEF_FIELDS, PRIORITIES, STATES, BriefField
-from briefbox.store import activities, audit_log
+from briefbox.store import activities, audit_log, search
 from briefbox.store.sight import ALL, Sight
 from briefbox.tables import Brief, Category, Confirmation, Conversation, Correction, Email, User
 
@@ -28,6 +28,7 @@ def show_brief(session: Session, brief: Brief) -> None:
     conversation = session.exec(
         select(Conversation).where(Conversation.id == brief.conversation_id).with_for_update()
     ).one()
+    search.note(session, [brief.email_id])
     newest = session.get(Brief, conversation.brief_id) if conversation.brief_id else None
     if newest is not None and _received_at(session, newest) > _received_at(session, brief):
         return  # an older email of the thread was briefed late: the newer one keeps the row
@@ -209,6 +210,8 @@ def correct(
     conversation.priority_rank = rank(conversation.priority)
     changed(session, conversation)
     session.flush()
+    if field in MAX_TEXT:
+        search.note_conversation(session, conversation)
     return correction
 
 

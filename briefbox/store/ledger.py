@@ -20,7 +20,7 @@ from sqlmodel import Session, col, func, select, update
 
 from briefbox.db import JSONText, now
 from briefbox.schemas import FetchedEmail, FolderStatus, LedgerState, LeftOnServer, ParsedEmail, WorkState
-from briefbox.store import dead_letters, folders, forms, mailboxes, rows, threads
+from briefbox.store import dead_letters, folders, forms, mailboxes, rows, search, threads
 from briefbox.store.handling import Handling
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.tables import DeadLetter, Email, FolderCursor, LedgerEntry, Mailbox, RawEmail
@@ -360,6 +360,7 @@ def _store_emails(
     emails = [email for _, email in read]
     for email, id_ in zip(emails, rows.insert(session, Email, values), strict=True):
         email.id = id_
+    search.note(session, [email.id for email in emails])
     return emails
 
 

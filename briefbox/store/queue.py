@@ -12,9 +12,10 @@ page is shorter than asked for, and the next one goes on from there. So no filte
     with text   by the newest mail that matches, in the order in which mail was stored
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import (
@@ -36,10 +37,11 @@ from sqlmodel import select as select_rows
 from briefbox.db import now
 from briefbox.errors import InvalidValueError
 from briefbox.schemas import PRIORITIES
-from briefbox.store import conversations, rows, sla
+from briefbox.store import conversations, rows, search, sla
 from briefbox.store.filters import Filter
+from briefbox.store.search_words import question
 from briefbox.store.sight import ALL, Sight
-from briefbox.tables import Conversation
+from briefbox.tables import Conversation, Email
 
 __all__ = ["Filter", "Page", "count", "counts", "matches", "order_key", "page"]
 
@@ -47,6 +49,9 @@ __all__ = ["Filter", "Page", "count", "counts", "matches", "order_key", "page"]
 MAX_LOOKED = 100_000
 # The same where there is no such index, so that each is a row.
 MAX_LOOKED_ROWS = 10_000
+# Matching mails that one page of a search looks at, and steps back in time.
+MAX_MATCHES = 5_000
+MAX_STEPS = 12
 
 _TABLE = rows.table_of(Conversation)
 _BACK_TO_START = "after: this is no place in this list. Start again at its first page."
@@ -257,11 +262,77 @@ def _end_of_look(session: Session, wanted: Filter, order: _Order, after: str) ->
 
 
 def _page_of_found(session: Session, wanted: Filter, sight: Sight, after: str, limit: int) -> Page:
-    raise InvalidValueError("Searching for text comes with the next change.")
+    below = _below(session, after)
+    finds = _Finds(session, wanted, sight, below, again=bool(after))
+    shown: list[tuple[int, int]] = []
+    for email_id, conversation_id in finds:
+        if len(shown) == limit:
+            return Page(load(session, [id_ for _, id_ in shown]), str(shown[-1][0]))
+        shown.append((email_id, conversation_id))
+    return Page(load(session, [id_ for _, id_ in shown]), str(finds.below) if finds.below else "")
 
 
 def _count_of_found(session: Session, wanted: Filter, sight: Sight, cap: int) -> int:
-    return 0
+    finds = _Finds(session, wanted, sight, _below(session, ""), again=False)
+    return sum(1 for _ in islice(finds, cap))
+
+
+def _below(session: Session, after: str) -> int:
+    if not after:
+        return search.last_email(session) + 1
+    if not (after.isascii() and after.isdigit() and len(after) < 11):
+        raise InvalidValueError(_BACK_TO_START)
+    return min(int(after), _LAST_ID)
+
+
+class _Finds:
+    """Conversations with a mail that matches, each by its newest such mail: pairs of email and conversation."""
+
+    def __init__(self, session: Session, wanted: Filter, sight: Sight, below: int, *, again: bool) -> None:
+        self.below = below  # everything from here on was looked at
+        self._session = session
+        self._question = question(wanted.text)
+        self._start = below if again else None
+        self._where = [
+            in_state(_TABLE.c, wanted.state),
+            *conditions(_TABLE.c, wanted, sight, _cutoffs(session, wanted)),
+        ]
+        self._seen: set[int] = set()
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        looked, step, size = 0, 0, 100
+        while self.below > 0 and looked < MAX_MATCHES and step < MAX_STEPS:
+            ids, self.below = search.newest(self._session, self._question, self.below, limit=size, step=step)
+            yield from self._conversations(ids)
+            looked, step, size = looked + len(ids), step + 1, min(size * 4, 1600)
+
+    def _conversations(self, email_ids: Sequence[int]) -> list[tuple[int, int]]:
+        if not email_ids:
+            return []
+        emails = rows.table_of(Email)
+        query = (
+            select(emails.c.id, _TABLE.c.id)
+            .join(_TABLE, _TABLE.c.id == emails.c.conversation_id)
+            .where(emails.c.id.in_(email_ids), *self._where)
+        )
+        found = []
+        pairs = sorted(((mail, id_) for mail, id_ in self._session.connection().execute(query)), reverse=True)
+        for email_id, conversation_id in pairs:
+            if conversation_id not in self._seen:
+                self._seen.add(conversation_id)
+                found.append((email_id, conversation_id))
+        return self._without_shown(found)
+
+    def _without_shown(self, found: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Without those that stood on an earlier page, by a newer mail that matches too."""
+        if self._start is None or not found:
+            return found
+        query = select_rows(Email.id, Email.conversation_id).where(
+            col(Email.conversation_id).in_([id_ for _, id_ in found]), Email.id >= self._start
+        )
+        newer = dict(self._session.exec(query).all())
+        shown = {newer[id_] for id_ in search.matching(self._session, self._question, list(newer))}
+        return [(email_id, id_) for email_id, id_ in found if id_ not in shown]
 
 
 # --- places in a list, as they stand in the address of the next page

@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select, update
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
 from briefbox.schemas import BRIEF_FIELDS, EmailKind, ParsedEmail, WorkState
-from briefbox.store import audit_log, conversations
+from briefbox.store import audit_log, conversations, search
 from briefbox.store.thread_keys import subject_key
 from briefbox.store.thread_match import ids_of, our_addresses, people_of
 from briefbox.store.threads import store_ids
@@ -188,6 +188,7 @@ def show_again(session: Session, conversation: Conversation, *, kept: dict[str, 
     conversation.updated_at = now(session)
     session.add(conversation)
     session.flush()
+    search.note_conversation(session, conversation)
 
 
 # --- parts

@@ -1,1 +1,267 @@
-"""Full text."""
+"""Full text by the database's own index: which emails hold what somebody asks for, in the mail or in its brief.
+
+An email's entry is written once, since mail never changes; that of its brief is written anew when the brief or an
+agent changes it. Whoever stores either leaves a note in the same transaction, and a chore of the desk writes the
+entries soon after. docs/decisions/search.md has the reasons.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, text
+from sqlalchemy import select as sql_select
+from sqlmodel import Session, col, delete, func, select
+
+from briefbox.db import Database
+from briefbox.store import rows
+from briefbox.store.search_words import Question, Term, words
+from briefbox.tables import Brief, Conversation, Email, SearchPending
+
+MAX_TEXT = 100_000
+# Any constant will do: one process writes entries at a time, so that an older state never replaces a newer one.
+_INDEX_LOCK = 7_220_416
+
+# On PostgreSQL each entry also holds the numbers of two ranges of emails that it is in: an index of words has no
+# order, and with these it is asked for the newest emails first, a range at a time.
+_SMALL, _LARGE = 12, 16
+# Positions are counted no further by PostgreSQL.
+_LAST_POSITION, _MAX_POSITIONS = 16_383, 255
+# Between two fields, so that no phrase reaches from one into the next.
+_GAP = 8
+
+
+# --- what is to be written
+
+
+def note(session: Session, email_ids: Iterable[int]) -> None:
+    """These emails, or their briefs, are new or changed: their entries are written soon after this transaction."""
+    rows.insert(session, SearchPending, [{"email_id": id_} for id_ in email_ids])
+
+
+def note_conversation(session: Session, conversation: Conversation) -> None:
+    """What a conversation shows was changed by an agent: the entry of the email whose brief it is."""
+    if conversation.brief_id is not None:
+        query = select(Brief.email_id).where(Brief.id == conversation.brief_id)
+    else:
+        query = (
+            select(Email.id)
+            .where(Email.conversation_id == conversation.id)
+            .order_by(col(Email.received_at).desc(), col(Email.id).desc())
+            .limit(1)
+        )
+    note(session, session.exec(query).all())
+
+
+def index_pending(database: Database, limit: int = 200) -> bool:
+    """Write the entries that are due. Returns whether more wait. Several processes may ask at once."""
+    with database.read() as session:
+        if session.exec(select(SearchPending.id).limit(1)).first() is None:
+            return False
+    with database.write() as session:
+        if not _our_turn(session):
+            return False
+        query = select(SearchPending.id, SearchPending.email_id).order_by(col(SearchPending.id)).limit(limit)
+        pending = session.exec(query).all()
+        write_entries(session, sorted({email_id for _, email_id in pending}))
+        session.exec(delete(SearchPending).where(col(SearchPending.id).in_([id_ for id_, _ in pending])))
+    return len(pending) == limit
+
+
+def _our_turn(session: Session) -> bool:
+    if session.get_bind().dialect.name != "postgresql":
+        return True  # nobody else writes while we do
+    asked = session.connection().execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _INDEX_LOCK})
+    return bool(asked.scalar_one())
+
+
+def write_entries(session: Session, email_ids: Sequence[int]) -> None:
+    """Write the entries of these emails and of what their briefs say now."""
+    if not email_ids:
+        return
+    mails = {id_: fields for id_, fields in _mails(session, email_ids) if fields is not None}
+    briefs = _briefs(session, email_ids)
+    if session.get_bind().dialect.name == "postgresql":
+        _write_vectors(session, "email_search", mails)
+        _write_vectors(session, "brief_search", briefs)
+        return
+    run = session.connection().exec_driver_sql
+    if mails:
+        run(
+            "INSERT INTO email_search (rowid, subject, sender, body) VALUES (?, ?, ?, ?)",
+            [(id_, *map(" ".join, fields)) for id_, fields in mails.items()],
+        )
+    run("DELETE FROM brief_search WHERE rowid = ?", [(id_,) for id_ in email_ids])
+    if briefs:
+        run(
+            "INSERT INTO brief_search (rowid, headline, summary) VALUES (?, ?, ?)",
+            [(id_, *map(" ".join, fields)) for id_, fields in briefs.items()],
+        )
+
+
+Fields = tuple[list[str], ...]
+
+
+def _mails(session: Session, email_ids: Sequence[int]) -> Iterable[tuple[int, Fields | None]]:
+    """The words of mails that have no entry yet."""
+    entries = session.connection().execute(
+        text(f"SELECT {_key(session)} FROM email_search WHERE {_key(session)} IN :ids").bindparams(  # noqa: S608
+            bindparam("ids", email_ids, expanding=True)
+        )
+    )
+    new = set(email_ids) - set(entries.scalars())
+    c = rows.table_of(Email).c
+    query = sql_select(c.id, c.subject, c.from_name, c.from_address, c.parsed).where(c.id.in_(new))
+    found = session.connection().execute(query.order_by(c.id)).all() if new else ()
+    for id_, subject, name, address, parsed in found:
+        body = str(parsed.get("text", ""))[:MAX_TEXT]
+        yield id_, (words(subject), words(f"{name} {address}"), words(body))
+
+
+def _briefs(session: Session, email_ids: Sequence[int]) -> dict[int, Fields]:
+    """The words of what briefs say, after the agents where a conversation shows that brief."""
+    email, brief, conversation = (rows.table_of(model) for model in (Email, Brief, Conversation))
+    about = (email.c.id, brief.c.id, brief.c.headline, brief.c.summary)
+    now_shown = (conversation.c.brief_id, conversation.c.headline, conversation.c.summary)
+    query = (
+        sql_select(*about, *now_shown)
+        .select_from(email)
+        .outerjoin(brief, (brief.c.email_id == email.c.id) & brief.c.shadow.is_(False))
+        .outerjoin(conversation, conversation.c.id == email.c.conversation_id)
+        .where(email.c.id.in_(email_ids))
+        .order_by(email.c.id, brief.c.id)
+    )
+    shown: dict[int, Fields] = {}
+    for row in session.connection().execute(query):
+        email_id, brief_id, headline, summary, shown_id, shown_headline, shown_summary = row
+        if brief_id == shown_id:  # both are None where agents wrote before any brief was made
+            headline, summary = shown_headline, shown_summary
+        shown[email_id] = (words(headline or ""), words(summary or ""))
+    return {id_: fields for id_, fields in shown.items() if any(fields)}
+
+
+def _write_vectors(session: Session, table: str, entries: dict[int, Fields]) -> None:
+    if not entries:
+        return
+    statement = text(
+        f"INSERT INTO {table} (email_id, document)"  # noqa: S608 - our own names
+        " SELECT one.id, CAST(one.document AS tsvector)"
+        " FROM unnest(CAST(:ids AS integer[]), CAST(:documents AS text[])) AS one (id, document)"
+        " ON CONFLICT (email_id) DO UPDATE SET document = excluded.document"
+    )
+    documents = [vector(id_, fields) for id_, fields in entries.items()]
+    session.connection().execute(statement, {"ids": list(entries), "documents": documents})
+
+
+def vector(email_id: int, fields: Fields) -> str:
+    """A tsvector as PostgreSQL reads it: our own words, since its parser would cut them in its own way."""
+    positions: dict[str, list[int]] = {}
+    at = 0
+    for field in fields:
+        for word in field:
+            at += 1
+            if len(known := positions.setdefault(word, [])) < _MAX_POSITIONS:
+                known.append(min(at, _LAST_POSITION))
+        at += _GAP
+    parts = [f"'{word}':{','.join(map(str, known))}" for word, known in positions.items()]
+    return " ".join([*parts, f"'~s{email_id >> _SMALL}'", f"'~l{email_id >> _LARGE}'"])
+
+
+# --- what is found
+
+
+def last_email(session: Session) -> int:
+    """The newest email's id; 0 where there is none."""
+    return session.exec(select(func.max(Email.id))).one() or 0
+
+
+def newest(
+    session: Session, question: Question, below: int, *, limit: int, step: int = 0
+) -> tuple[list[int], int]:
+    """Ids of matching emails below an id, newest first, and the id down to which that is all of them.
+
+    `step` counts the calls of one search: each looks further back than the one before.
+    """
+    if not question.terms or below <= 0:
+        return [], 0
+    if session.get_bind().dialect.name == "postgresql":
+        return _newest_in_ranges(session, question, below, limit, step)
+    found: set[int] = set()
+    floor = 0
+    for table in ("email_search", "brief_search"):
+        statement = (
+            f"SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"  # noqa: S608
+        )
+        ids = list(
+            session.connection().exec_driver_sql(statement, (_match(question), below, limit)).scalars()
+        )
+        found.update(ids)
+        if len(ids) == limit:
+            floor = max(floor, ids[-1])
+    return sorted((id_ for id_ in found if id_ >= floor), reverse=True), floor
+
+
+def _newest_in_ranges(
+    session: Session, question: Question, below: int, limit: int, step: int
+) -> tuple[list[int], int]:
+    first = (below - 1) >> _SMALL
+    floor, ranges = first << _SMALL, [f"'~s{first}'"]
+    if step > 0:  # then 1, 4, 16... large ones
+        first = (below - 1) >> _LARGE
+        last = max(0, first - 4 ** min(step - 1, 3) + 1)
+        floor, ranges = last << _LARGE, [f"'~l{number}'" for number in range(last, first + 1)]
+    query = f"{_tsquery(question)} & ({' | '.join(ranges)})"
+    found = list(
+        session.connection()
+        .execute(_IN_RANGES, {"query": query, "below": below, "floor": floor, "limit": limit})
+        .scalars()
+    )
+    return found, found[-1] if len(found) == limit else floor
+
+
+# Materialized, so that the planner does not read all emails backwards in the hope of a word.
+_IN_RANGES = text("""
+    WITH found AS MATERIALIZED (
+        SELECT email_id FROM email_search WHERE document @@ CAST(:query AS tsquery)
+        UNION
+        SELECT email_id FROM brief_search WHERE document @@ CAST(:query AS tsquery)
+    )
+    SELECT email_id FROM found WHERE email_id >= :floor AND email_id < :below ORDER BY email_id DESC LIMIT :limit
+""")
+
+
+def matching(session: Session, question: Question, email_ids: Sequence[int]) -> set[int]:
+    """Which of these emails match."""
+    if not question.terms or not email_ids:
+        return set()
+    sqlite = session.get_bind().dialect.name != "postgresql"
+    test = "{0} MATCH :query" if sqlite else "document @@ CAST(:query AS tsquery)"
+    query = _match(question) if sqlite else _tsquery(question)
+    found: set[int] = set()
+    for table in ("email_search", "brief_search"):
+        key = _key(session)
+        statement = text(f"SELECT {key} FROM {table} WHERE {key} IN :ids AND {test.format(table)}")  # noqa: S608
+        statement = statement.bindparams(bindparam("ids", email_ids, expanding=True), query=query)
+        found.update(session.connection().execute(statement).scalars())
+    return found
+
+
+def _key(session: Session) -> str:
+    return "email_id" if session.get_bind().dialect.name == "postgresql" else "rowid"
+
+
+# Words are letters and digits only (search_words.py), so that nothing in them ends a quotation.
+
+
+def _match(question: Question) -> str:
+    def one(term: Term) -> str:
+        return f'"{" ".join(term.words)}"{" *" if term.beginning else ""}'
+
+    return " AND ".join(map(one, question.terms))
+
+
+def _tsquery(question: Question) -> str:
+    def one(term: Term) -> str:
+        quoted: list[Any] = [f"'{word}'" for word in term.words]
+        return f"({' <-> '.join(quoted)}{':*' if term.beginning else ''})"
+
+    return " & ".join(map(one, question.terms))

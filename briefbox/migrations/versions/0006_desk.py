@@ -318,7 +318,8 @@ def upgrade() -> None:
 def _make_search_tables() -> None:
     """Full text by email. The mail never changes, so that SQLite need not keep its text twice; what a brief says does."""
     if op.get_bind().dialect.name == "sqlite":
-        words = 'tokenize = "unicode61 remove_diacritics 2"'
+        # What is written is cut into words and folded already (store/search_words.py).
+        words = 'tokenize = "unicode61 remove_diacritics 0"'
         op.execute(
             f"CREATE VIRTUAL TABLE email_search USING fts5(subject, sender, body, content = '', {words})"
         )
