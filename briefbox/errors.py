@@ -54,9 +54,13 @@ class QueueError(BriefboxError):
 
 
 class MailboxError(BriefboxError):
-    """The mailbox server refused or failed."""
+    """The mailbox server refused or failed. `kind` says how, where that is known; `said` is what it said itself."""
 
     permanent = False
+
+    def __init__(self, sentence: str, *, kind: str = "", said: str = "") -> None:
+        super().__init__(sentence)
+        self.kind, self.said = kind, said
 
 
 class MailboxLoginError(MailboxError):

@@ -245,6 +245,9 @@ class Mailbox(SQLModel, table=True):
     password_encrypted: str = _text()
     ca_file: str = ""
     folders: list[str] = _json(list)
+    sent_folder: str = ""  # watched for answers that were written elsewhere: all in it is our own
+    # Connected in the browser: the host is reached only at public addresses, or in `private_networks`.
+    vetted: bool = False
     auth: str = "password"  # password or oauth2
     # Of oauth2: provider, client_id, tenant, end-points, scopes. No secrets: those are in oauth_encrypted.
     oauth: dict[str, Any] = _json(dict)
@@ -301,6 +304,7 @@ class FolderCursor(SQLModel, table=True):
     )  # at the last full comparison, as are the next two
     highest_modseq: int | None = Field(default=None, sa_type=BigInteger)
     server_exists: int | None = None  # of the total, those above first_uid
+    ledger_exists: int | None = None  # of these, how many had their ledger row then
     missing_since: datetime | None = _when(nullable=True)  # the server has no such folder
     created_at: datetime = _when()
     # When it was last compared with the server, by whatever tells that nothing is new; and when all its UIDs were.

@@ -22,13 +22,15 @@ def account_of(row: Mailbox, settings: Settings, database: Database | None = Non
         )
     cipher = secrets.cipher(settings)
     by_token = row.auth == "oauth2"
+    networks = settings.private_networks if row.vetted else None
     return Account(
         host=row.host,
         port=row.port,
         username=row.username,
         password="" if by_token else cipher.decrypt(row.name, row.password_encrypted),
         auth="oauth2" if by_token else "password",
-        token=AccessTokens(row, cipher, database) if by_token else None,
+        token=AccessTokens(row, cipher, database, networks) if by_token else None,
+        networks=networks,
         name=row.name,
         security=row.security,  # type: ignore[arg-type]  # the column holds one of the three words
         ca_file=Path(row.ca_file) if row.ca_file else None,

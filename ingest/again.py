@@ -8,11 +8,13 @@ from briefbox.queue import hints_for
 from briefbox.schemas import FetchedEmail
 from briefbox.settings import Settings
 from briefbox.store import dead_letters, ledger, mailbox_state, mailboxes
+from briefbox.store.folders import is_sent
 from briefbox.store.handling import Handling
 from briefbox.tables import LedgerEntry
 from briefbox.tables import Mailbox as MailboxRow
 from ingest.accounts import account_of
 from ingest.imap_mailbox import IMAPMailbox
+from ingest.kind import as_sent
 from ingest.mailbox import Mailbox, fetch_one
 from ingest.parse import parse_email
 from ingest.partial import most_whole
@@ -69,12 +71,16 @@ def _retry(
     raw = email.raw or b""
     with database.read() as session:
         own = mailboxes.own_addresses(session)
+        row = mailboxes.get_by_id(session, letter.mailbox_id)
+        folder = session.get_one(LedgerEntry, letter.ledger_id).folder
     try:
         parsed = parse_email(raw, email.left, own_addresses=own)
     except ParseError as error:
         raise ParseError(
             f"It still cannot be parsed: {error}. Look at its bytes with: briefbox dead-letters export {letter_id} FILE"
         ) from error
+    if is_sent(row, folder):
+        parsed = as_sent(parsed, folder)
     with database.write() as session:
         waiting = ledger.revive(
             session,

@@ -27,6 +27,7 @@ from briefbox.store.ledger import Arrival
 from briefbox.store.mailboxes import MailboxLease
 from briefbox.tables import FolderCursor
 from ingest import parser_process
+from ingest.kind import as_sent
 from ingest.mailbox import Mailbox
 from ingest.parser_process import Outcome, ParserProcess
 from ingest.partial import most_whole
@@ -65,8 +66,14 @@ class Folder:
         send_hints: SendHints,
         suspects: Suspects | None = None,
         parser: ParserProcess | None = None,
+        *,
+        is_sent: bool = False,
     ) -> None:
-        """`send_hints` gets ids of emails after their commit; it must not raise for a broker that is gone."""
+        """`send_hints` gets ids of emails after their commit; it must not raise for a broker that is gone.
+
+        `is_sent`: all mail in it is our own, whoever it says that it is from.
+        """
+        self.is_sent = is_sent
         self.database, self.settings, self.lease, self.name = database, settings, lease, name
         self.send_hints = send_hints
         self.suspects = suspects if suspects is not None else Suspects()
@@ -76,7 +83,7 @@ class Folder:
         self._cursor: FolderCursor | None = None
         self._own: frozenset[str] | None = None
         # What the folder was compared by, and how much of it concerns us, until all that was found is in the ledger.
-        self._compared: tuple[FolderStatus, int | None] | None = None
+        self._compared: tuple[FolderStatus, list[int] | None] | None = None
         self._news: deque[int] = deque()
         self._is_unchanged = False  # as looked at since take_unchanged() asked last
         # The last batch of a step that goes on: it is parsed while others have their turn, and committed by the next step.
@@ -208,7 +215,7 @@ class Folder:
             return
         unread = range(cursor.backfill_uid + 1, cursor.older_uid + 1)
         self._news = deque(uid for uid in listed if uid not in known and uid not in unread)
-        self._compared = (status, len(listed))
+        self._compared = (status, listed)
 
     # --- into the ledger
 
@@ -231,16 +238,24 @@ class Folder:
             ledger.move_backfill(session, cursor, uid)
         cursor.backfill_uid = max(cursor.backfill_uid, uid)
 
-    def _note(self, cursor: FolderCursor, status: FolderStatus, server_exists: int | None) -> None:
+    def _note(self, cursor: FolderCursor, status: FolderStatus, listed: list[int] | None) -> None:
         """Server and ledger agree, as far as new mail goes."""
         self._compared = None
+        with self.database.read() as session:
+            known = None if listed is None else len(ledger.known_uids(session, cursor, listed))
         with self.database.write() as session:
             mailboxes.renew(session, self.lease, seconds=self.settings.mailbox_lease_seconds)
-            folders.note_reconciled(session, cursor, status, server_exists=server_exists)
+            folders.note_reconciled(
+                session,
+                cursor,
+                status,
+                server_exists=None if listed is None else len(listed),
+                ledger_exists=known,
+            )
         cursor.total, cursor.uidnext = status.exists, status.uidnext
         cursor.highest_modseq = status.highest_modseq
         cursor.missing_since = None
-        if server_exists is not None:
+        if listed is not None:
             cursor.listed_at = datetime.now(UTC)
 
     def _batches(self, mailbox: Mailbox, uids: Sequence[int]) -> Iterator[list[tuple[int, int | None]]]:
@@ -324,7 +339,14 @@ class Folder:
         parsing = self.parser.submit(
             [email.raw or b"" for email in came], self._own_addresses(), [email.left for email in came]
         )
-        return _Fetched([*given, *withheld.values()], parsing, cursor, batch[-1][0], backfill=backfill)
+        return _Fetched(
+            [*given, *withheld.values()],
+            parsing,
+            cursor,
+            batch[-1][0],
+            backfill=backfill,
+            sent_folder=self.name if self.is_sent else "",
+        )
 
     def _commit(self, fetched: "_Fetched") -> int:
         cursor, backfill = fetched.cursor, fetched.backfill
@@ -388,16 +410,23 @@ class _Fetched:
     cursor: FolderCursor
     up_to: int
     backfill: bool
+    sent_folder: str = ""
 
     def arrivals(self) -> list[Arrival]:
         """Wait for the parser. Raises BriefboxError if it cannot be started."""
         outcomes = iter(self.parsing.result())
-        return [Arrival(e) if e.raw is None else _arrival(e, next(outcomes)) for e in self.emails]
+        return [
+            Arrival(e) if e.raw is None else _arrival(e, next(outcomes), self.sent_folder)
+            for e in self.emails
+        ]
 
 
-def _arrival(email: FetchedEmail, outcome: Outcome) -> Arrival:
+def _arrival(email: FetchedEmail, outcome: Outcome, sent_folder: str) -> Arrival:
     if outcome.parsed is None:
         log.warning("UID %d cannot be parsed: %s", email.uid, outcome.problem)
+    elif sent_folder:
+        ours = as_sent(outcome.parsed, sent_folder)
+        return Arrival(email, ours, json=ours.to_store())
     return Arrival(email, outcome.parsed, outcome.problem, outcome.json)
 
 

@@ -8,11 +8,15 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from imapclient import IMAPClient
 from imapclient.exceptions import IMAPClientAbortError, IMAPClientError, LoginError, ProtocolError
+from imapclient.imap4 import IMAP4WithTimeout
+from imapclient.tls import IMAP4_TLS, wrap_socket
 
 from briefbox.errors import MailboxError, MailboxLoginError, MailboxProtocolError, MailboxTLSError
+from briefbox.net import addresses_of, first_vetted
 from ingest import sign_in
 from ingest.idle import ByeError, Idle, IdleRefusedError
 from ingest.literal import bound_literals
@@ -36,6 +40,36 @@ _PASSING = (
     "bandwidth",
     "not connected",
 )
+
+
+class _Client(IMAPClient):  # type: ignore[misc]
+    """IMAPClient that connects to an address under the host's own name: certificates are checked against the name."""
+
+    def __init__(self, host: str, address: str, **options: Any) -> None:
+        self._address = address
+        super().__init__(host, **options)
+
+    def _create_IMAP4(self) -> Any:
+        seconds = getattr(self._timeout, "connect", None)
+        if not self.ssl:
+            return IMAP4WithTimeout(self._address, self.port, seconds)
+        return _TLSConnection(self.host, self._address, self.port, self.ssl_context, seconds)
+
+
+class _TLSConnection(IMAP4_TLS):  # type: ignore[misc]
+    def __init__(self, host: str, address: str, *rest: Any) -> None:
+        self._address = address
+        super().__init__(host, *rest)
+
+    def _create_socket(self, timeout: float | None = None) -> socket.socket:
+        seconds = timeout if timeout is not None else self._timeout
+        plain = socket.create_connection((self._address, self.port), timeout=seconds)
+        try:
+            encrypted: socket.socket = wrap_socket(plain, self.ssl_context, self.host)
+        except BaseException:
+            plain.close()
+            raise
+        return encrypted
 
 
 class IMAPConnection(Openable):
@@ -93,11 +127,13 @@ class IMAPConnection(Openable):
         account = self.account
         if any(ch in text for text in (account.host, account.username, account.password) for ch in "\r\n\0"):
             raise MailboxLoginError(
-                "The mailbox's host, user name or password holds a line break, which IMAP cannot carry; set it again with `briefbox mailbox add ...`."
+                "The mailbox's host, user name or password holds a line break, which IMAP cannot carry; set it again with `briefbox mailbox add ...`.",
+                kind="line break",
             )
         if account.security == "none" and not account.allow_plaintext and not _is_loopback(account.host):
             raise MailboxTLSError(
-                f"Refused to send the password for {self.where} unencrypted: expected TLS for a host that is not this machine; use `briefbox mailbox add ... --security tls` (or starttls)."
+                f"Refused to send the password for {self.where} unencrypted: expected TLS for a host that is not this machine; use `briefbox mailbox add ... --security tls` (or starttls).",
+                kind="plaintext",
             )
 
     @property
@@ -108,8 +144,13 @@ class IMAPConnection(Openable):
     def _connect(self) -> IMAPClient:
         account = self.account
         try:
-            client = IMAPClient(
+            address = account.host
+            if account.networks is not None:
+                found = addresses_of(account.host, account.port)
+                address = first_vetted(account.host, found, account.networks)
+            client = _Client(
                 account.host,
+                address,
                 port=account.port,
                 ssl=account.security == "tls",
                 ssl_context=tls_context(account.ca_file) if account.security == "tls" else None,
@@ -119,22 +160,29 @@ class IMAPConnection(Openable):
             raise self._tls_error(error) from error
         except socket.gaierror as error:
             raise MailboxError(
-                f"The mailbox server {account.host} cannot be found ({error.strerror}); expected a host name that DNS knows, set with `briefbox mailbox add ... --host HOST`."
+                f"The mailbox server {account.host} cannot be found ({error.strerror}); expected a host name that DNS knows, set with `briefbox mailbox add ... --host HOST`.",
+                kind="no such host",
+                said=str(error.strerror),
             ) from error
         except TimeoutError as error:
             hint = (
                 "" if account.security == "tls" else " (a port that speaks TLS at once needs --security tls)"
             )
             raise MailboxError(
-                f"{self.where} did not answer within {account.timeout:g} seconds; check host, port and firewall, set with `briefbox mailbox add ... --host HOST --port PORT`{hint}."
+                f"{self.where} did not answer within {account.timeout:g} seconds; check host, port and firewall, set with `briefbox mailbox add ... --host HOST --port PORT`{hint}.",
+                kind="no answer",
             ) from error
         except OSError as error:
             raise MailboxError(
-                f"{self.where} cannot be reached ({error.strerror or error}); expected an IMAP server there, set with `briefbox mailbox add ... --host HOST --port PORT`."
+                f"{self.where} cannot be reached ({error.strerror or error}); expected an IMAP server there, set with `briefbox mailbox add ... --host HOST --port PORT`.",
+                kind="refused",
+                said=str(error.strerror or error),
             ) from error
         except (IMAPClientError, ValueError) as error:
             raise MailboxProtocolError(
-                f"{self.where} did not greet as an IMAP server does: {words_of(error) or 'it closed the connection'}; check the port and `--security` with `briefbox mailbox add ...`."
+                f"{self.where} did not greet as an IMAP server does: {words_of(error) or 'it closed the connection'}; check the port and `--security` with `briefbox mailbox add ...`.",
+                kind="no imap",
+                said=words_of(error),
             ) from error
         client.normalise_times = False
         # IMAPClient has imaplib write out every byte that it receives for a debug log, whether anybody reads it or not.
@@ -153,14 +201,19 @@ class IMAPConnection(Openable):
     def _tls_error(self, error: ssl.SSLError) -> MailboxError:
         if isinstance(error, ssl.SSLCertVerificationError):
             return MailboxTLSError(
-                f"The certificate of {self.where} does not verify: {error.verify_message}; expected one for {self.account.host} from a known authority, or your own authority given with `briefbox mailbox add ... --ca-file FILE`."
+                f"The certificate of {self.where} does not verify: {error.verify_message}; expected one for {self.account.host} from a known authority, or your own authority given with `briefbox mailbox add ... --ca-file FILE`.",
+                kind="certificate",
+                said=error.verify_message,
             )
         if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return MailboxError(
-                f"{self.where} closed the connection during the TLS handshake; if that stays so, check the port and `briefbox mailbox add ... --security`."
+                f"{self.where} closed the connection during the TLS handshake; if that stays so, check the port and `briefbox mailbox add ... --security`.",
+                kind="no tls",
             )
         return MailboxTLSError(
-            f"{self.where} does not speak TLS as asked ({error.reason or error}); if it offers STARTTLS, use `briefbox mailbox add ... --security starttls`."
+            f"{self.where} does not speak TLS as asked ({error.reason or error}); if it offers STARTTLS, use `briefbox mailbox add ... --security starttls`.",
+            kind="no tls",
+            said=str(error.reason or error),
         )
 
     def _encrypt(self) -> None:
@@ -170,7 +223,8 @@ class IMAPConnection(Openable):
         assert self._client is not None
         if not self._client.has_capability("STARTTLS"):
             raise MailboxTLSError(
-                f"{self.where} does not offer STARTTLS; expected an encrypted connection: use `{self.account.command} --security tls` with the TLS port (usually 993)."
+                f"{self.where} does not offer STARTTLS; expected an encrypted connection: use `{self.account.command} --security tls` with the TLS port (usually 993).",
+                kind="no starttls",
             )
         try:
             with self.plain_errors("was asked for STARTTLS") as client:
@@ -239,7 +293,8 @@ class IMAPConnection(Openable):
         except TimeoutError as error:
             self._broken = True
             raise MailboxError(
-                f"{self.where} did not answer within {self.account.timeout:g} seconds when it {asked}."
+                f"{self.where} did not answer within {self.account.timeout:g} seconds when it {asked}.",
+                kind="no answer",
             ) from error
         except (IMAPClientAbortError, OSError) as error:
             self._broken = True

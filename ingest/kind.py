@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from briefbox.schemas import EmailKind
+from briefbox.schemas import EmailKind, ParsedEmail
 
 # Our own mail carries it, whatever it is about.
 OWN_HEADER = "x-briefbox-"
@@ -73,6 +73,14 @@ def classify(headers: Mapping[str, str], signs: Signs = Signs()) -> tuple[EmailK
         if reason := tell(headers, signs):
             return kind, reason
     return EmailKind.CUSTOMER, "No header says that a machine wrote it."
+
+
+def as_sent(parsed: ParsedEmail, folder: str) -> ParsedEmail:
+    """The same as our own mail: it lies in the folder of what we sent, whoever it says that it is from."""
+    if parsed.kind == EmailKind.OWN:
+        return parsed
+    reason = f"It is in {folder}, the folder of what we sent."
+    return parsed.model_copy(update={"kind": EmailKind.OWN, "kind_reason": reason})
 
 
 def canonical(address: str) -> str:

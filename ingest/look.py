@@ -8,13 +8,13 @@ from briefbox.db import Database, now
 from briefbox.errors import BriefboxError, FolderMissingError, ParseError
 from briefbox.settings import Settings
 from briefbox.store import mailbox_state, mailboxes
+from briefbox.store.folders import is_sent, read_folders
 from briefbox.tables import Mailbox as MailboxRow
 from ingest.accounts import account_of
 from ingest.imap_mailbox import IMAPMailbox
 from ingest.mailbox import Mailbox, fetch_one
 from ingest.parse import parse_email
 from ingest.partial import SMALL_EMAIL
-from ingest.poller import DEFAULT_FOLDER
 
 NUM_NEWEST = 5
 CAPABILITIES_THAT_MATTER = ("IDLE", "UIDPLUS", "CONDSTORE", "QRESYNC", "ESEARCH", "MOVE")
@@ -61,7 +61,7 @@ def look(row: MailboxRow, settings: Settings, database: Database | None = None) 
 
     Without a database the mailbox is one that is not stored yet.
     """
-    watched = row.folders or [DEFAULT_FOLDER]
+    watched = read_folders(row)
     with IMAPMailbox(account_of(row, settings, database)) as mailbox:
         folders = []
         for name in dict.fromkeys([*watched, *mailbox.folders()]):
@@ -85,7 +85,7 @@ def look(row: MailboxRow, settings: Settings, database: Database | None = None) 
 
 def compare(database: Database, settings: Settings, row: MailboxRow) -> list[FolderComparison]:
     """Server N against ledger N for each watched folder, read afresh from the server."""
-    names = row.folders or [DEFAULT_FOLDER]
+    names = read_folders(row)
     try:
         with IMAPMailbox(account_of(row, settings, database)) as mailbox:
             return [_compare_folder(database, row, mailbox, name) for name in names]
@@ -155,8 +155,10 @@ def _will(
             begun = [f.folder for f in mailbox_state.folder_states(session, row.id)]
     if begun:
         said.append(f"Reading has begun in {', '.join(begun)} and goes on where it stopped.")
-    if set(row.folders or [DEFAULT_FOLDER]) - set(begun):
+    if any(not is_sent(row, name) for name in set(read_folders(row)) - set(begun)):
         said.append(_start_words(row.start_at, row.older))
+    if row.sent_folder:
+        said.append(f"{row.sent_folder} is watched for answers; what is in it is never briefed.")
     if row.attachments == "reference":
         said.append("Attachments stay on the server; their names and sizes are kept.")
     return [*said, PROMISE]

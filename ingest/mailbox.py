@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
+from briefbox.net import Network
 from briefbox.schemas import FetchedEmail, Fingerprint, FolderStatus
 
 # FetchedEmail.problem of a UID that the server listed and then withdrew.
@@ -38,6 +39,7 @@ class Account:
     ca_file: Path | None = None
     timeout: float = 30.0
     allow_plaintext: bool = False
+    networks: tuple[Network, ...] | None = None  # beside public addresses, only these are reached; None: any
     max_email_bytes: int = 25_000_000  # no answer with one email may be larger
 
     @property

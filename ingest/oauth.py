@@ -17,10 +17,11 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from briefbox.db import Database
 from briefbox.errors import DatabaseBusyError, InvalidValueError, MailboxError, MailboxLoginError
+from briefbox.net import Network
 from briefbox.store import mailboxes
 from briefbox.store.secrets import Cipher
 from briefbox.tables import Mailbox
-from ingest import token_endpoint
+from ingest import aadsts, token_endpoint
 from ingest.token_endpoint import Client, Grant
 
 PROVIDERS = ("microsoft", "google", "custom")
@@ -120,12 +121,18 @@ def _check_url(name: str, url: str) -> None:
         )
 
 
-def client_of(config: Mapping[str, Any], client_secret: str = "", ca_file: str = "") -> Client:
-    """The registered application of a stored configuration."""
+def client_of(
+    config: Mapping[str, Any],
+    client_secret: str = "",
+    ca_file: str = "",
+    networks: tuple[Network, ...] | None = None,
+) -> Client:
+    """The registered application of a stored configuration. `networks` as in Account."""
     names = ("provider", "flow", "client_id", "token_url", "authorize_url", "device_url", "scope", "login_as")
     return Client(
         **{name: str(config.get(name, "")) for name in names},
         client_secret=client_secret,
+        networks=networks,
         # A private authority counts for one's own provider only, beside the system's.
         ca_file=Path(ca_file) if ca_file and config.get("provider") == "custom" else None,
     )
@@ -167,9 +174,15 @@ class OAuthSecrets:
 class AccessTokens:
     """Gives the access token of one mailbox; safe with any number of pollers and threads."""
 
-    def __init__(self, row: Mailbox, cipher: Cipher, database: Database | None) -> None:
+    def __init__(
+        self,
+        row: Mailbox,
+        cipher: Cipher,
+        database: Database | None,
+        networks: tuple[Network, ...] | None = None,
+    ) -> None:
         """Without a database (a mailbox that is not stored yet) renewed tokens are kept in `row` alone."""
-        self.row, self._cipher, self._database = row, cipher, database
+        self.row, self._cipher, self._database, self._networks = row, cipher, database, networks
 
     def __call__(self, refused: str = "") -> str:
         """A token that is good for some minutes, and is not the `refused` one.
@@ -195,7 +208,7 @@ class AccessTokens:
     def _renew(self, config: Mapping[str, Any], claim: str, held: OAuthSecrets) -> str:
         """Ask the provider and store its answer. "" when the mailbox was signed in anew meanwhile."""
         try:
-            client = client_of(config, held.client_secret, self.row.ca_file)
+            client = client_of(config, held.client_secret, self.row.ca_file, self._networks)
             grant = self._ask(client, held)
         except BaseException:
             self._swap(claim, replace(held, claimed_until=0.0))
@@ -245,18 +258,28 @@ def refused_error(name: str, client: Client, error: token_endpoint.RefusedError)
     """A provider's refusal in words: passing, a wrong registration, or somebody has to sign in again."""
     again = f"briefbox mailbox add {name} --replace"
     where = urlsplit(client.token_url).hostname
+    found = aadsts.meaning(str(error))
+    meaning = f" {found}" if found else ""
     if error.passing:
         return MailboxError(
-            f"{where} gives no token for mailbox {name} now: {error}; it is tried again later."
+            f"{where} gives no token for mailbox {name} now: {error}; it is tried again later.",
+            kind="provider busy",
+            said=str(error),
         )
     if error.code in ("invalid_client", "unauthorized_client"):
         return MailboxLoginError(
-            f"{where} refused the application of mailbox {name}: {error}; its secret may have expired: give a new one with `{again} --client-secret-file FILE`, or check --client-id and --tenant."
+            f"{where} refused the application of mailbox {name}: {error}; its secret may have expired: give a new one with `{again} --client-secret-file FILE`, or check --client-id and --tenant.{meaning}",
+            kind="application refused",
+            said=str(error),
         )
     if error.code in ("invalid_scope", "invalid_request", "unsupported_grant_type", "invalid_resource"):
         return MailboxLoginError(
-            f"{where} refused what mailbox {name} asks for: {error}; check the application's permissions, --scope and --tenant, then `{again}`."
+            f"{where} refused what mailbox {name} asks for: {error}; check the application's permissions, --scope and --tenant, then `{again}`.{meaning}",
+            kind="request refused",
+            said=str(error),
         )
     return MailboxLoginError(
-        f"The sign-in of mailbox {name} at {where} has ended or was taken back: {error}; sign in again with `{again}`."
+        f"The sign-in of mailbox {name} at {where} has ended or was taken back: {error}; sign in again with `{again}`.{meaning}",
+        kind="sign-in ended",
+        said=str(error),
     )

@@ -49,7 +49,6 @@ STEP_SECONDS = 900.0
 SELECT_SECONDS = 0.5
 # How soon those are looked at again that were due and found no thread.
 BLOCKED_SECONDS = 0.05
-DEFAULT_FOLDER = "INBOX"
 
 
 class Poller:
@@ -137,8 +136,8 @@ class Poller:
             versions = mailboxes.watched(session)
             rows = [row for row in mailboxes.get_many(session, list(new)) if row.id in versions]
         for row in rows:
-            names = row.folders or [DEFAULT_FOLDER]
-            watches = [FolderWatch(self._shared, row, new[row.id], name) for name in dict.fromkeys(names)]
+            names = folders.read_folders(row)
+            watches = [FolderWatch(self._shared, row, new[row.id], name) for name in names]
             self._watches[row.id] = (versions[row.id].version, watches)
 
     def _num_pollers(self, session: Session) -> int:
@@ -156,7 +155,10 @@ class Poller:
                 well.append(mailbox_id)
         if well:
             mailboxes.note_success(session, well)
-            alerts.resolve_all(session, [w.key for i in well for w in self._of(i)])
+            # Raised by a poller that is gone: whoever raised it here has said so already.
+            over = alerts.resolve_all(session, [w.key for i in well for w in self._of(i)])
+            for watch in (w for i in well for w in self._of(i) if w.key in over):
+                folders.note_event(session, watch.row.id, watch.folder, "recovered", watch.read_again)
             for mailbox_id in well:
                 for watch in self._of(mailbox_id):
                     watch.has_succeeded = False

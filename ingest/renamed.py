@@ -28,7 +28,7 @@ def follow(database: Database, mailbox: OpenMailbox, lease: MailboxLease, folder
         held = ledger.held(session, cursor, [entry.uid for entry in newest])
     if not held:
         return ""
-    watched = set(row.folders or ["INBOX"])
+    watched = set(folders.read_folders(row))
     candidates = [name for name in mailbox.folders()[:MAX_FOLDERS] if name not in watched]
     same = [name for name in candidates if _is_it(mailbox, name, cursor, held)]
     if len(same) != 1:

@@ -37,7 +37,7 @@ class SameFolder:
         """
         with self.database.read() as session:
             known = folders.cursors_of(session, self.lease.mailbox_id, self.name)
-            start = mailboxes.get_by_id(session, self.lease.mailbox_id).start_at
+            start = folders.starts_at(mailboxes.get_by_id(session, self.lease.mailbox_id), self.name)
         current = next((c for c in known if c.current), None)
         if current is None:
             first, newest = _starting_point(mailbox, status, start)

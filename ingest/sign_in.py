@@ -48,7 +48,9 @@ def way_in(account: "Account", offered: Collection[str]) -> str:
             if f"AUTH={mechanism}" in offered:
                 return mechanism
         raise MailboxLoginError(
-            f"{where} does not take OAuth2 tokens (it offers {_ways(offered)}); expected XOAUTH2 or OAUTHBEARER: use `{account.command} --auth password`."
+            f"{where} does not take OAuth2 tokens (it offers {_ways(offered)}); expected XOAUTH2 or OAUTHBEARER: use `{account.command} --auth password`.",
+            kind="no oauth2",
+            said=_ways(offered),
         )
     can_plain = "AUTH=PLAIN" in offered
     # LOGIN carries ASCII only; AUTHENTICATE PLAIN carries UTF-8.
@@ -56,7 +58,8 @@ def way_in(account: "Account", offered: Collection[str]) -> str:
         if can_plain:
             return "PLAIN"
         raise MailboxLoginError(
-            f"{where} takes only ASCII in user names and passwords; set another password there, and here with `{account.command}`."
+            f"{where} takes only ASCII in user names and passwords; set another password there, and here with `{account.command}`.",
+            kind="ascii only",
         )
     if "LOGINDISABLED" not in offered:
         return "LOGIN"
@@ -64,10 +67,14 @@ def way_in(account: "Account", offered: Collection[str]) -> str:
         return "PLAIN"
     if account.security == "none":
         raise MailboxTLSError(
-            f"{where} takes no password on an unencrypted connection (LOGINDISABLED); use `{account.command} --security starttls`."
+            f"{where} takes no password on an unencrypted connection (LOGINDISABLED); use `{account.command} --security starttls`.",
+            kind="encryption wanted",
+            said="LOGINDISABLED",
         )
     raise MailboxLoginError(
-        f"{where} takes no passwords (LOGINDISABLED; it offers {_ways(offered)}); use `{account.command} --auth oauth2`."
+        f"{where} takes no passwords (LOGINDISABLED; it offers {_ways(offered)}); use `{account.command} --auth oauth2`.",
+        kind="no passwords",
+        said=_ways(offered),
     )
 
 
@@ -123,37 +130,55 @@ def login_error(account: "Account", said: str, *, passing: bool, complaint: str 
     words, who = said.lower(), repr(account.username)
     if "[privacyrequired]" in words:
         return MailboxTLSError(
-            f"{where} wants an encrypted connection before it takes a password ({said}); use `{account.command} --security starttls`."
+            f"{where} wants an encrypted connection before it takes a password ({said}); use `{account.command} --security starttls`.",
+            kind="encryption wanted",
+            said=said,
         )
     if any(sign in words for sign in _TOO_MANY):
         return MailboxError(
-            f"{where} allows no more connections of {who} now: {said}; it is tried again later. Other programs that read this mailbox use them up, too."
+            f"{where} allows no more connections of {who} now: {said}; it is tried again later. Other programs that read this mailbox use them up, too.",
+            kind="too many connections",
+            said=said,
         )
     if passing:
-        return MailboxError(f"{where} cannot sign {who} in now: {said}; it is tried again later.")
+        return MailboxError(
+            f"{where} cannot sign {who} in now: {said}; it is tried again later.", kind="busy", said=said
+        )
     if any(sign in words for sign in _IMAP_OFF):
         return MailboxLoginError(
-            f"IMAP is switched off for {who} at {where}: {said}; switch it on in the mailbox's settings there (or as its administrator), it is tried again by itself."
+            f"IMAP is switched off for {who} at {where}: {said}; switch it on in the mailbox's settings there (or as its administrator), it is tried again by itself.",
+            kind="imap off",
+            said=said,
         )
     if any(sign in words for sign in _APP_PASSWORD):
         return MailboxLoginError(
-            f"{where} wants an app password of {who}, not the person's own: {said}; make one in the account's security settings and give it with `{account.command}`."
+            f"{where} wants an app password of {who}, not the person's own: {said}; make one in the account's security settings and give it with `{account.command}`.",
+            kind="app password",
+            said=said,
         )
     if any(sign in words for sign in _IN_BROWSER):
         return MailboxLoginError(
-            f"{where} wants {who} to sign in once in a web browser: {said}; do so, or use an app password or OAuth2 with `{account.command}`."
+            f"{where} wants {who} to sign in once in a web browser: {said}; do so, or use an app password or OAuth2 with `{account.command}`.",
+            kind="browser wanted",
+            said=said,
         )
     if account.auth == "oauth2":
         more = f" ({complaint})" if complaint else ""
         return MailboxLoginError(
-            f"{where} refused the token for {who}: {said}{more}; check that whoever signed in may open this mailbox and that IMAP is allowed, then sign in again with `{account.command}`."
+            f"{where} refused the token for {who}: {said}{more}; check that whoever signed in may open this mailbox and that IMAP is allowed, then sign in again with `{account.command}`.",
+            kind="token refused",
+            said=said,
         )
     if any(sign in words for sign in _NO_PASSWORDS) or account.host.lower().endswith(_MICROSOFT):
         return MailboxLoginError(
-            f"{where} refused the password of {who}: {said}; Microsoft takes no passwords over IMAP any more: use `{account.command} --auth oauth2 --provider microsoft`."
+            f"{where} refused the password of {who}: {said}; Microsoft takes no passwords over IMAP any more: use `{account.command} --auth oauth2 --provider microsoft`.",
+            kind="no passwords",
+            said=said,
         )
     return MailboxLoginError(
-        f"{where} refused the user name or password of {who}: {said}; set them again with `{account.command}` (many providers want an app password)."
+        f"{where} refused the user name or password of {who}: {said}; set them again with `{account.command}` (many providers want an app password).",
+        kind="login",
+        said=said,
     )
 
 
@@ -166,5 +191,7 @@ def not_connected_error(account: "Account", said: str) -> MailboxError:
     """Signed in, and yet not let in: this one mailbox waits longer, and nothing else is touched."""
     return MailboxError(
         f"{account.host}:{account.port} took the sign-in of {account.username!r} but does not open the mailbox ({said}): the account that signed in has no right to it, "
-        f"IMAP is off for it, or Microsoft is busy. It is tried again later; if it stays so, give that account full access, or sign in as another with `{account.command}`."
+        f"IMAP is off for it, or Microsoft is busy. It is tried again later; if it stays so, give that account full access, or sign in as another with `{account.command}`.",
+        kind="not connected",
+        said=said,
     )

@@ -20,6 +20,7 @@ from authlib.oauth2.auth import ClientAuth  # type: ignore[import-untyped]
 from authlib.oauth2.client import OAuth2Client  # type: ignore[import-untyped]
 
 from briefbox.errors import MailboxError, MailboxLoginError
+from briefbox.net import Network, VettedTransport
 from ingest.tls import tls_context
 
 TIMEOUT_SECONDS = 15.0
@@ -42,6 +43,7 @@ class Client:
     login_as: str = ""
     client_secret: str = field(default="", repr=False)
     ca_file: Path | None = None
+    networks: tuple[Network, ...] | None = None  # as in Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,19 @@ def ask_for_device_code(client: Client) -> DeviceCode:
         raise MailboxError(
             f"{client.device_url} gave no device code ({error} is missing); expected an answer as in RFC 8628, check --device-url."
         ) from error
+
+
+def ask_once(client: Client, code: DeviceCode) -> Grant | None:
+    """Whether the person has signed in; None while not. Raises RefusedError, MailboxError."""
+    try:
+        with _session(client, code.device_code) as session:
+            return _grant(
+                session.fetch_token(client.token_url, grant_type=DEVICE_GRANT, device_code=code.device_code)
+            )
+    except RefusedError as error:
+        if error.code in ("authorization_pending", "slow_down"):
+            return None
+        raise
 
 
 def wait_for_device(
@@ -262,10 +277,12 @@ def _session(client: Client, *secrets: str) -> Iterator[Any]:
     """authlib's client with a connection of its own; what goes wrong is a RefusedError or a MailboxError."""
     where = urlsplit(client.token_url).hostname
     # Redirects are not followed: a secret goes to the address that an admin gave, and nowhere else.
+    verify = tls_context(client.ca_file, beside_system=True)
     http = httpx.Client(
         timeout=TIMEOUT_SECONDS,
-        verify=tls_context(client.ca_file, beside_system=True),
+        verify=verify,
         follow_redirects=False,
+        transport=None if client.networks is None else VettedTransport(client.networks, verify=verify),
     )
     method = "none"
     if client.client_secret:

@@ -74,6 +74,11 @@ class FolderWatch:
         """What its alert is known by."""
         return mailboxes.alert_key(self.row.name, self.folder)
 
+    @property
+    def read_again(self) -> str:
+        """What an admin is told when it is over."""
+        return f"The mailbox {self.row.name} ({self.folder}) is read again."
+
     def step(self) -> None:
         """Connect if need be, read a bounded amount of mail, and go back to waiting. Raises nothing."""
         try:
@@ -118,12 +123,16 @@ class FolderWatch:
         settings = self.shared.settings
         longest = settings.idle_seconds if self.is_idle else settings.poll_seconds
         self.due = min(time.monotonic() + longest, self._compare_at)
+        if self.wants_comparison:
+            self.due = time.monotonic()
         if self._reader.has_older:
             self.due = min(self.due, self._older_at)
 
     def _step_back(self, mailbox: Mailbox) -> None:
         assert self._reader is not None
         done = self._reader.step_back(mailbox)
+        if not self._reader.has_older:
+            self.wants_comparison = True  # all of it has its place now: say so
         rate = 0.0 if self._reader.is_reread else self.shared.settings.backfill_per_second
         self._older_at = time.monotonic() + (done.num_new / rate if rate else 0.0)
 
@@ -134,7 +143,13 @@ class FolderWatch:
             mailbox.open()
             self.mailbox = mailbox
             self._reader = Folder(
-                shared.database, shared.settings, self.lease, self.folder, shared.send_hints, self._suspects
+                shared.database,
+                shared.settings,
+                self.lease,
+                self.folder,
+                shared.send_hints,
+                self._suspects,
+                is_sent=folders.is_sent(self.row, self.folder),
             )
             self._compare_at = self._older_at = 0.0
         return self.mailbox
@@ -163,7 +178,7 @@ class FolderWatch:
         was_told = self.failures >= TELL_AFTER
         self.failures, self.error, self.has_succeeded = 0, "", True
         if was_told:
-            self._tell("recovered", f"The mailbox {self.row.name} ({self.folder}) is read again.")
+            self._tell("recovered", self.read_again)
 
     def _fail(self, error: Exception) -> None:
         is_permanent = isinstance(error, BriefboxError) and error.permanent

@@ -81,7 +81,7 @@ def list_(
 
 def _facts(row: Mailbox, state: state_store.MailboxState) -> dict[str, Any]:
     fields = {
-        "id", "name", "address", "host", "port", "security", "username", "auth", "folders", "addresses", "start_at",
+        "id", "name", "address", "host", "port", "security", "username", "auth", "folders", "sent_folder", "addresses", "start_at",
         "older", "attachments", "last_success_at", "last_error", "last_error_at", "paused_at", "paused_reason",
         "removed_at",
     }  # fmt: skip

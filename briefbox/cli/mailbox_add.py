@@ -68,6 +68,12 @@ def add(
     folder: Annotated[
         list[str] | None, typer.Option(help="Folder to watch; may be given again. Default: INBOX.")
     ] = None,
+    sent_folder: Annotated[
+        str,
+        typer.Option(
+            help='Folder of sent mail, watched for answers that were written elsewhere. Default: none; "-" ends it.'
+        ),
+    ] = "",
     own_address: Annotated[
         list[str] | None,
         typer.Option(help="Another address of yours that leads here; may be given again."),
@@ -118,6 +124,7 @@ def add(
     row.address = inbox or address or row.address or row.username
     changes: tuple[tuple[str, str | list[str] | None], ...] = (
         ("folders", folder),
+        ("sent_folder", sent_folder),
         ("addresses", own_address),
         ("start_at", _start(start)),
         ("older", older),
@@ -128,6 +135,8 @@ def add(
     for field, setting in changes:
         if setting:
             setattr(row, field, setting)
+    row.sent_folder = "" if row.sent_folder == "-" else row.sent_folder
+    row.vetted = False  # whoever has this command line may reach what this machine reaches
     if keep_sign_in:
         row.id = _check_kept(row, stored)
     elif row.auth == "oauth2":

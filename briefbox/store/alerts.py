@@ -44,10 +44,13 @@ def resolve(session: Session, key: str) -> bool:
     return bool(session.exec(over).rowcount)
 
 
-def resolve_all(session: Session, keys: Iterable[str]) -> None:
-    """Say of all of these that they are over."""
-    over = update(Alert).where(col(Alert.key).in_(list(keys)), col(Alert.resolved_at).is_(None))
-    session.exec(over.values(resolved_at=now(session)))
+def resolve_all(session: Session, keys: Iterable[str]) -> set[str]:
+    """Say of all of these that they are over. Returns those that were open."""
+    open_ = col(Alert.key).in_(list(keys)), col(Alert.resolved_at).is_(None)
+    found = set(session.exec(select(Alert.key).where(*open_)))
+    if found:
+        session.exec(update(Alert).where(*open_).values(resolved_at=now(session)))
+    return found
 
 
 def resolve_beginning(session: Session, beginning: str) -> None:

@@ -41,7 +41,7 @@ def begin(
 ) -> FolderCursor:
     """The first cursor of a folder: mail up to `first_uid` is not ours, mail up to `newest_uid` was there before us."""
     moment = now(session)
-    days = start_days(session.get_one(Mailbox, mailbox_id).start_at)
+    days = start_days(starts_at(session.get_one(Mailbox, mailbox_id), folder))
     cursor = FolderCursor(
         mailbox_id=mailbox_id,
         folder=folder,
@@ -91,9 +91,17 @@ def make_current(session: Session, cursor: FolderCursor) -> None:
 
 
 def note_reconciled(
-    session: Session, cursor: FolderCursor, status: FolderStatus, *, server_exists: int | None = None
+    session: Session,
+    cursor: FolderCursor,
+    status: FolderStatus,
+    *,
+    server_exists: int | None = None,
+    ledger_exists: int | None = None,
 ) -> None:
-    """Server and ledger were compared just now; the server holds `server_exists` messages that concern us (None: not listed)."""
+    """Server and ledger were compared just now; the server holds `server_exists` messages that concern us (None: not listed).
+
+    Of these `ledger_exists` have their row.
+    """
     moment = now(session)
     values = {
         "reconciled_at": moment,
@@ -103,7 +111,7 @@ def note_reconciled(
         "missing_since": None,
     }
     if server_exists is not None:
-        values |= {"server_exists": server_exists, "listed_at": moment}
+        values |= {"server_exists": server_exists, "ledger_exists": ledger_exists, "listed_at": moment}
     session.exec(update(FolderCursor).where(col(FolderCursor.id) == cursor.id).values(**values))
 
 
@@ -135,6 +143,8 @@ def rename(session: Session, mailbox_id: int, old: str, new: str) -> None:
         )
     row = session.get_one(Mailbox, mailbox_id)
     row.folders = [new if name == old else name for name in row.folders or ["INBOX"]]
+    if row.sent_folder == old:
+        row.sent_folder = new
     session.add(row)
     note_event(
         session,
@@ -183,6 +193,21 @@ def why_pause(session: Session, mailbox_id: int, folder: str) -> str:
         f"The server gave the folder {folder!r} other UIDs {times} times within the hour, so reading was stopped before it "
         "goes round in circles. Nothing is lost: find out what the server does, then `briefbox mailbox resume NAME`."
     )
+
+
+def read_folders(row: Mailbox) -> list[str]:
+    """The folders that are read: those with customers' mail, then that of sent mail."""
+    return list(dict.fromkeys([*(row.folders or ["INBOX"]), *([row.sent_folder] if row.sent_folder else [])]))
+
+
+def is_sent(row: Mailbox, folder: str) -> bool:
+    """Whether all mail of this folder is our own."""
+    return folder == row.sent_folder and folder not in (row.folders or ["INBOX"])
+
+
+def starts_at(row: Mailbox, folder: str) -> str:
+    """Where this folder begins when it is first seen: what was sent before us is nobody's answer now."""
+    return "now" if is_sent(row, folder) else row.start_at
 
 
 def start_days(start_at: str) -> float | None:

@@ -343,7 +343,7 @@ def _store_emails(
         for a, d in zip(arrivals, digests, strict=True)
         if a.parsed
     ]
-    threads.place(session, mailbox_id, read, handling=how.rules, closed=how.closed)
+    turns = threads.place(session, mailbox_id, read, handling=how.rules, closed=how.closed)
     values = [
         {
             "mailbox_id": mailbox_id,
@@ -361,6 +361,7 @@ def _store_emails(
     for email, id_ in zip(emails, rows.insert(session, Email, values), strict=True):
         email.id = id_
     search.note(session, [email.id for email in emails])
+    threads.record_turns(session, turns)
     return emails
 
 

@@ -24,6 +24,8 @@ SETTINGS = (
     "password_encrypted",
     "ca_file",
     "folders",
+    "sent_folder",
+    "vetted",
     "auth",
     "oauth",
     "oauth_encrypted",
@@ -124,6 +126,7 @@ def watched(session: Session) -> dict[int, Watched]:
     # Not the tokens of OAuth2, which change by themselves.
     at = Mailbox
     named = [at.host, at.port, at.security, at.username, at.auth, at.password_encrypted, at.ca_file]
+    named += [at.sent_folder, at.vetted]
     columns = [
         col(at.id),
         col(at.reconcile_at),

@@ -8,7 +8,7 @@ from sqlmodel import Session, col, func, select, update
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
 from briefbox.schemas import UNFINISHED, EmailKind, LedgerState, ParsedEmail, WorkState
-from briefbox.store import audit_log, conversations, dead_letters, threads
+from briefbox.store import activities, audit_log, conversations, dead_letters, threads
 from briefbox.store.handling import Handling
 from briefbox.store.regroup import show_again
 from briefbox.tables import Conversation, DeadLetter, Email, LedgerEntry, Mailbox
@@ -97,13 +97,17 @@ def overrule(session: Session, email_id: int, *, actor: str, handling: Handling 
     if email.conversation_id is None:
         parsed = ParsedEmail.model_validate(email.parsed)
         opening = replace(handling, brief_kinds=handling.brief_kinds | {EmailKind.CUSTOMER.value})
-        threads.place(session, email.mailbox_id, [(parsed, email)], handling=opening)
+        turns = threads.place(session, email.mailbox_id, [(parsed, email)], handling=opening)
+        threads.record_turns(session, turns)
         conversations.touch(session, email.conversation_id, moment)
     else:
         conversation = session.exec(
             select(Conversation).where(Conversation.id == email.conversation_id).with_for_update()
         ).one()
+        state = conversation.state
         threads.wait_again(conversation, email.received_at)
+        if state != "open" and conversation.state == "open":
+            activities.record(session, conversation, None, "reopened", email=email.id, was=state)
         conversation.version += 1
         conversation.updated_at = moment
         session.add(conversation)

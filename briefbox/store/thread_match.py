@@ -62,6 +62,7 @@ def people_of(parsed: ParsedEmail, ours: frozenset[str]) -> frozenset[str]:
 class PlacedEmail(Protocol):
     """What of an email's row its place depends on, stored already or not; and its place."""
 
+    id: int
     conversation_id: int | None
     from_name: str
     from_address: str

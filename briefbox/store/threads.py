@@ -14,18 +14,19 @@ same in more words.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm.util import identity_key
 from sqlmodel import Session, col, func, select
 
+from briefbox.db import now
 from briefbox.schemas import EmailKind, ParsedEmail
 from briefbox.store import rows
 from briefbox.store.handling import Handling
 from briefbox.store.thread_match import Known, Mail, PlacedEmail, Thread, our_addresses
-from briefbox.tables import Conversation, Email, ThreadId
+from briefbox.tables import Activity, Conversation, Email, ThreadId
 
 
 def place(
@@ -35,14 +36,15 @@ def place(
     *,
     handling: Handling = Handling(),
     closed: bool = False,
-) -> None:
+) -> list["Turn"]:
     """Give each new email its conversation. `closed`: it was there before us, and nobody waits for an answer.
 
     Sets `conversation_id` and writes the conversations; the emails are the caller's to store. Emails of a kind that
-    is not briefed keep None when they belong nowhere.
+    is not briefed keep None when they belong nowhere. What answered or reopened a conversation is returned: the
+    caller records it once the emails are stored.
     """
     if not emails:
-        return
+        return []
     ours = our_addresses(session, mailbox_id)
     mails = [Mail.of(parsed, email, ours, handling) for parsed, email in emails]
     # UIDs are not the order of reception: within a batch the server's own times are.
@@ -56,7 +58,32 @@ def place(
             known.note(thread, mail)
     for thread, mail in known.find_our_own(session, mailbox_id, ours, handling):
         known.note(thread, mail)
-    _write(session, mailbox_id, known, handling, closed=closed)
+    return _write(session, mailbox_id, known, handling, closed=closed)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A mail that answered a conversation, or reopened it."""
+
+    thread: Thread
+    kind: Literal["answered", "reopened"]
+    email: PlacedEmail
+    was: str  # the state before
+
+
+def record_turns(session: Session, turns: Sequence[Turn]) -> None:
+    """Keep what mail did to conversations beside what people did, once the mails have their ids."""
+    moment = now(session) if turns else None
+    values = [
+        {
+            "conversation_id": turn.thread.id,
+            "kind": turn.kind,
+            "detail": {"email": turn.email.id, "was": turn.was},
+            "created_at": moment,
+        }
+        for turn in turns
+    ]
+    rows.insert(session, Activity, values)
 
 
 # --- what is written
@@ -121,19 +148,27 @@ class _Row:
 _CHANGED = tuple(_Row.__dataclass_fields__)
 
 
-def _write(session: Session, mailbox_id: int, known: Known, handling: Handling, *, closed: bool) -> None:
+def _write(
+    session: Session, mailbox_id: int, known: Known, handling: Handling, *, closed: bool
+) -> list[Turn]:
     targets = known.targets
     if not targets:
-        return
+        return []
     session.flush()
     stored = _locked(session, targets)
     last_customer = _last_customer_mails(session, targets, handling)
     changed: list[tuple[Thread, _Row]] = []
+    turns: list[Turn] = []
     for thread in targets:
         row = _new_row(thread.mails[0], closed=closed) if thread.id is None else stored[thread.id]
         last = last_customer.get(thread.id) if thread.id is not None else None
         for mail in thread.mails:
+            was, was_answered = row.state, row.answered_at is not None
             last = _arrive(row, mail, last, closed=closed)
+            if row.answered_at is not None and not was_answered:
+                turns.append(Turn(thread, "answered", mail.email, was))
+            elif row.state == "open" and was != "open":
+                turns.append(Turn(thread, "reopened", mail.email, was))
         row.participants = sorted({*row.participants, *thread.participants})
         changed.append((thread, row))
     _insert(session, mailbox_id, [(thread, row) for thread, row in changed if thread.id is None])
@@ -142,6 +177,7 @@ def _write(session: Session, mailbox_id: int, known: Known, handling: Handling, 
     for thread in targets:
         for mail in thread.mails:
             mail.email.conversation_id = thread.id
+    return turns
 
 
 def _arrive(row: _Row, mail: Mail, last_customer: datetime | None, *, closed: bool) -> datetime | None:

@@ -281,6 +281,13 @@ def upgrade() -> None:
         table.add_column(sa.Column("seen_at", moment, nullable=True))
         table.add_column(sa.Column("verified_at", moment, nullable=True))
 
+    with op.batch_alter_table("mailboxes") as table:
+        table.add_column(sa.Column("sent_folder", sa.String(), nullable=False, server_default=sa.text("''")))
+        table.add_column(sa.Column("vetted", sa.Boolean(), nullable=False, server_default=sa.false()))
+
+    with op.batch_alter_table("folder_cursors") as table:
+        table.add_column(sa.Column("ledger_exists", sa.Integer(), nullable=True))
+
     with op.batch_alter_table("training_runs") as table:
         table.add_column(sa.Column("losses", sa.JSON(), nullable=False, server_default=sa.text("'[]'")))
 
@@ -341,6 +348,11 @@ def downgrade() -> None:
             table.drop_column(name)
     with op.batch_alter_table("training_runs") as table:
         table.drop_column("losses")
+    with op.batch_alter_table("folder_cursors") as table:
+        table.drop_column("ledger_exists")
+    with op.batch_alter_table("mailboxes") as table:
+        table.drop_column("vetted")
+        table.drop_column("sent_folder")
     with op.batch_alter_table("login_sessions") as table:
         for name in ("pending", "address", "browser", "seen_at", "verified_at"):
             table.drop_column(name)
