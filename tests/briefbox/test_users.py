@@ -245,7 +245,9 @@ def test_unknown_session_tokens_are_nobody(database: Database, token: str) -> No
 
 def test_a_session_ends_with_its_time_and_with_its_person(database: Database, olu: User) -> None:
     with database.write() as session:
-        assert login_sessions.session_user(session, login_sessions.open_session(session, olu, hours=-1)) is None
+        assert (
+            login_sessions.session_user(session, login_sessions.open_session(session, olu, hours=-1)) is None
+        )
         token = login_sessions.open_session(session, olu, hours=1)
         session.exec(update(User).values(disabled_at=datetime.now(UTC)))
         assert login_sessions.session_user(session, token) is None

@@ -54,11 +54,15 @@ def upgrade() -> None:
         sa.Column("secret_encrypted", sa.Text(), nullable=False),
         sa.Column("events", sa.JSON(), nullable=False),
         sa.Column("mailbox_ids", sa.JSON(), nullable=False),
+        sa.Column("full", sa.Boolean(), nullable=False),
+        sa.Column("old_secret_encrypted", sa.Text(), nullable=False),
+        sa.Column("old_secret_until", moment, nullable=True),
         sa.Column("created_by", sa.String(), nullable=False),
         sa.Column("created_at", moment, nullable=False),
         sa.Column("disabled_at", moment, nullable=True),
         sa.Column("disabled_reason", sa.Text(), nullable=False),
         sa.Column("num_failures", sa.Integer(), nullable=False),
+        sa.Column("failing_since", moment, nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
         sa.UniqueConstraint("name", name=op.f("uq_webhooks_name")),
     )
@@ -157,6 +161,7 @@ def upgrade() -> None:
         sa.Column("webhook_id", sa.Integer(), nullable=False),
         sa.Column("event_id", sa.String(), nullable=False),
         sa.Column("event", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
@@ -176,7 +181,8 @@ def upgrade() -> None:
     with op.batch_alter_table("webhook_deliveries") as table:
         table.create_index(table.f("ix_webhook_deliveries_event_id"), ["event_id"], unique=False)
         table.create_index("ix_webhook_deliveries_ready", ["state", "not_before", "id"], unique=False)
-        table.create_index(table.f("ix_webhook_deliveries_webhook_id"), ["webhook_id"], unique=False)
+        table.create_index("ix_webhook_deliveries_subject", ["subject", "state"], unique=False)
+        table.create_index("ix_webhook_deliveries_webhook", ["webhook_id", "state", "id"], unique=False)
 
     op.create_table(
         "activities",
