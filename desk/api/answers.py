@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Request
 from fastapi.responses import Response
@@ -12,12 +12,14 @@ from pydantic import BaseModel
 from sqlmodel import Session
 
 from briefbox.errors import InvalidValueError
-from briefbox.store import idempotency
+from briefbox.store import exports, idempotency
 from desk.api.access import Caller
 from desk.api.models import MAX_ID
 from desk.context import Desk, desk_of
 
 JSON = "application/json"
+
+T = TypeVar("T")
 
 
 def etag(body: str) -> str:
@@ -52,6 +54,12 @@ def page(request: Request, items: Sequence[BaseModel], after: str | None) -> Res
         link = request.url.include_query_params(after=after)
         headers["Link"] = f'<{link.path}?{link.query}>; rel="next"'
     return Response(body, media_type=JSON, headers=headers)
+
+
+def part(request: Request, found: exports.Part[T], out: Callable[[T], BaseModel]) -> Response:
+    """One page of a list by id, each row made ready by `out`."""
+    after = None if found.next is None else str(found.next)
+    return page(request, [out(row) for row in found.rows], after)
 
 
 def after_id(text: str) -> int:

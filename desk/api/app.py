@@ -6,7 +6,18 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from desk import access
-from desk.api import conversations, me, problems, schema
+from desk.api import (
+    briefs,
+    conversations,
+    emails,
+    judgements,
+    mailboxes,
+    me,
+    operation,
+    problems,
+    schema,
+    training,
+)
 from desk.context import Desk, page
 
 PREFIX = "/api/v1"
@@ -25,7 +36,16 @@ def create_api(desk: Desk) -> FastAPI:
         separate_input_output_schemas=False,
     )
     api.state.desk = desk
-    for router in (me.router, conversations.router):
+    for router in (
+        me.router,
+        conversations.router,
+        emails.router,
+        briefs.router,
+        judgements.router,
+        mailboxes.router,
+        training.router,
+        operation.router,
+    ):
         api.include_router(router)
     for path, endpoint in (("/openapi.json", _openapi), ("/docs", _docs)):
         api.add_api_route(
