@@ -218,6 +218,12 @@ class AuditEntry(SQLModel, table=True):
     """Who did what. Append-only; each row's hash covers the row before it."""
 
     __tablename__ = "audit"
+    __table_args__ = (
+        Index("ix_audit_actor", "actor", "id"),
+        Index("ix_audit_action", "action", "id"),
+        Index("ix_audit_object", "object", "id"),
+        Index("ix_audit_at", "at"),
+    )
     id: int = Field(default=None, primary_key=True)
     at: datetime = _when()
     actor: str  # a user's address, or "cli", "poller"...
@@ -226,6 +232,20 @@ class AuditEntry(SQLModel, table=True):
     detail: dict[str, Any] = _json(dict)
     previous_hash: str = ""
     hash: str = ""
+
+
+class AuditCheck(SQLModel, table=True):
+    """How far the chain of the audit log was checked. One row."""
+
+    __tablename__ = "audit_checks"
+    id: int = Field(default=None, primary_key=True)
+    entry_id: int = 0  # checked up to this entry, and with it
+    entry_hash: str = ""  # as it was then: who changes what was checked before is found out
+    broken: list[int] = _json(
+        list
+    )  # entries that were changed, or follow one that is missing; the first of them
+    began_at: datetime = _when()  # when it was begun at the first entry
+    checked_at: datetime = _when()
 
 
 # --- mailbox and ledger

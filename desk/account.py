@@ -93,13 +93,14 @@ def _account(request: Request, desk: Desk, user: User, *, note: str = "", proble
         person = people.one(session, user.id)
         rows = login_sessions.of_user(session, user, idle_minutes=desk.settings.session_idle_minutes)
         linked = identities.of_user(session, user)
+    browsers = [(row, browser_in_words(row.browser), login_sessions.is_this(row, token)) for row in rows]
     return page(
         request,
         "account.html",
         status=400 if problem else 200,
         person=person,
         role=ROLES[user.role],
-        browsers=[(row, browser_in_words(row.browser), login_sessions.is_this(row, token)) for row in rows],
+        browsers=sorted(browsers, key=lambda browser: not browser[2]),
         linked=linked,
         oidc_name=desk.settings.oidc_name if desk.settings.oidc_issuer else "",
         note=note,

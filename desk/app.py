@@ -14,9 +14,12 @@ from briefbox.store import search
 from desk import (
     access,
     account,
+    audit,
     auth,
     conversation,
     cost,
+    oidc,
+    people,
     problems,
     queue,
     regroup,
@@ -30,7 +33,7 @@ from desk import (
     webhooks,
 )
 from desk.api.app import PREFIX, create_api
-from desk.chores import Chore, Chores, wake
+from desk.chores import Chore, Chores, calm, wake
 from desk.context import Desk
 from desk.live import Live
 from desk.pages import STATIC, load_pages
@@ -46,6 +49,8 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         [
             Chore("waking", 1.0, partial(wake, database)),
             Chore("search entries", 0.5, partial(search.index_pending, database)),
+            Chore("audit log", 30.0, partial(audit.check_chain, database)),
+            Chore("guessing", 60.0, partial(calm, database)),
         ]
     )
 
@@ -70,7 +75,7 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
     app.state.desk = Desk(database, settings, pages, live, tools)
 
     # A new page goes into the second list: who is not signed in gets nothing unless it stands in the first.
-    for router in (auth.public, status.public):
+    for router in (auth.public, oidc.public, status.public):
         app.include_router(router, dependencies=[Depends(access.anyone)])
     for router in (
         queue.router,
@@ -84,6 +89,9 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         account.router,
         second_factor.router,
         verify.router,
+        oidc.router,
+        people.router,
+        audit.router,
         tokens.router,
         webhooks.router,
     ):

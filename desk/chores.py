@@ -12,7 +12,7 @@ from time import monotonic
 
 from briefbox.db import Database
 from briefbox.errors import BriefboxError
-from briefbox.store import actions
+from briefbox.store import actions, throttle
 
 log = logging.getLogger(__name__)
 
@@ -77,3 +77,13 @@ def wake(database: Database) -> bool:
             return False
     with database.write() as session:
         return actions.wake_due(session) > 0
+
+
+def calm(database: Database) -> bool:
+    """Take the alert about guessed passwords back when nobody guesses any more."""
+    with database.read() as session:
+        if not throttle.is_alert_open(session):
+            return False
+    with database.write() as session:
+        throttle.close_alert(session)
+    return False

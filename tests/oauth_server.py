@@ -43,6 +43,15 @@ class OAuthServer:
                 self.wfile.write(text)
 
             def do_GET(self) -> None:
+                document = provider._document(urlsplit(self.path).path)
+                if document is not None:
+                    text = json.dumps(document).encode()
+                    self.send_response(200)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(text)))
+                    self.end_headers()
+                    self.wfile.write(text)
+                    return
                 query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
                 self.send_response(302)
                 self.send_header("Location", provider._authorize(query))
@@ -136,6 +145,10 @@ class OAuthServer:
             del granted["refresh_token"]
             return 200, granted
         return 400, {"error": "unsupported_grant_type"}
+
+    def _document(self, path: str) -> Any:
+        """What is read there without a form; None for what is none."""
+        return None
 
     def _authorize(self, query: dict[str, str]) -> str:
         self.requests.append(("/authorize", query))

@@ -34,7 +34,7 @@ def up() -> None:
     try:
         supervisor.start()
         console.print(f"briefbox is up: {settings.desk_address}   (Ctrl-C stops it)")
-        _print_set_up_link(database, settings)
+        _print_set_up_link(database, settings.desk_address)
         while not stop.wait(0.5):
             supervisor.watch()
         console.print("stopping ...")
@@ -123,13 +123,26 @@ def beat() -> None:
     run_beat(settings_for("beat"))
 
 
-def desk() -> None:
+def desk(
+    set_up_link: Annotated[
+        bool,
+        typer.Option(
+            "--set-up-link/--no-set-up-link",
+            help="Print a one-time link for the first admin while nobody can sign in yet.",
+        ),
+    ] = True,
+) -> None:
     """Serve the agent queue to browsers."""
     from briefbox.cli.desk_tools import desk_tools
     from desk.server import serve
 
     database, settings = database_for("desk")
-    serve(database, settings, desk_tools(database, settings))
+
+    def ready(address: str) -> None:
+        if set_up_link:
+            _print_set_up_link(database, address)
+
+    serve(database, settings, desk_tools(database, settings), ready=ready)
 
 
 def migrate_command(
@@ -166,15 +179,9 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def _print_set_up_link(database: Database, settings: Settings) -> None:
+def _print_set_up_link(database: Database, address: str) -> None:
     """While nobody can sign in yet: a one-time link for the first admin."""
     with database.write() as session:
-        people = users.all_of(session)
-        if any(person.password_hash for person in people):
-            return
-        first = next((person for person in people if person.role == "admin"), None)
-        if first is None:
-            _, token = users.create(session, email="admin@localhost", name="Admin", role="admin", actor="up")
-        else:
-            token = users.new_link(session, first)
-    console.print(f"First sign-in, one use, 24 hours: {settings.desk_address}/link/{token}")
+        token = users.first_link(session)
+    if token is not None:
+        console.print(f"First sign-in, one use, 24 hours: {address}/link/{token}", soft_wrap=True)

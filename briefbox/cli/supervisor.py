@@ -151,7 +151,7 @@ class Supervisor:
 
 # Name, then the words of the command. Order of start; the reverse is the order of stopping.
 _PROCESSES: tuple[tuple[str, ...], ...] = (
-    ("desk", "desk"),
+    ("desk", "desk", "--no-set-up-link"),  # `up` prints it itself
     ("worker", "worker"),
     ("poll", "poll"),
     ("beat", "beat"),

@@ -52,10 +52,15 @@ def broken_links(session: Session) -> list[int]:
     """Ids of entries whose hash does not match their content or the entry before them."""
     broken, previous = [], ""
     for entry in session.exec(select(AuditEntry).order_by(col(AuditEntry.id))):
-        if entry.previous_hash != previous or entry.hash != _hash(entry):
+        if not follows(entry, previous):
             broken.append(entry.id)
         previous = entry.hash
     return broken
+
+
+def follows(entry: AuditEntry, previous_hash: str) -> bool:
+    """Whether an entry is as it was written, and comes after the one with this hash."""
+    return entry.previous_hash == previous_hash and entry.hash == _hash(entry)
 
 
 def _hash(entry: AuditEntry) -> str:

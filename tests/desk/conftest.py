@@ -258,5 +258,10 @@ def browser(app: FastAPI, token: str = "") -> TestClient:
     """A client that shows redirects instead of following them, and errors as a browser would get them."""
     client = TestClient(app, follow_redirects=False, raise_server_exceptions=False)
     if token:
-        client.cookies.set("briefbox", token)
+        sign_in_with(client, token)
     return client
+
+
+def sign_in_with(client: TestClient, token: str) -> None:
+    """Give a browser a session; the desk can replace it as it can in a real one."""
+    client.cookies.set("briefbox", token, domain="testserver.local", path="/")

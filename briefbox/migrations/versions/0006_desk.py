@@ -32,6 +32,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("priority", name=op.f("pk_sla_targets")),
     )
     op.create_table(
+        "audit_checks",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("entry_id", sa.Integer(), nullable=False),
+        sa.Column("entry_hash", sa.String(), nullable=False),
+        sa.Column("broken", sa.JSON(), nullable=False),
+        sa.Column("began_at", moment, nullable=False),
+        sa.Column("checked_at", moment, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_checks")),
+    )
+    for name, columns in (
+        ("actor", ["actor", "id"]),
+        ("action", ["action", "id"]),
+        ("object", ["object", "id"]),
+        ("at", ["at"]),
+    ):
+        op.create_index(f"ix_audit_{name}", "audit", columns)
+    op.create_table(
         "trials",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("key", sa.String(), nullable=False),
@@ -348,6 +365,8 @@ def _make_search_tables() -> None:
 def downgrade() -> None:
     for name in ("email_search", "brief_search"):
         op.execute(f"DROP TABLE {name}")
+    for name in ("actor", "action", "object", "at"):
+        op.drop_index(f"ix_audit_{name}", "audit")
     op.execute("UPDATE conversations SET state = 'open' WHERE state IN ('answered', 'snoozed')")
     with op.batch_alter_table("users") as table:
         for name in ("all_mailboxes", "totp_encrypted", "totp_step", "recovery_hashes"):
@@ -392,5 +411,6 @@ def downgrade() -> None:
         "webhooks",
         "trials",
         "sla_targets",
+        "audit_checks",
     ):
         op.drop_table(name)
