@@ -28,6 +28,7 @@ _SMALL, _LARGE = 12, 16
 _LAST_POSITION, _MAX_POSITIONS = 16_383, 255
 # Between two fields, so that no phrase reaches from one into the next.
 _GAP = 8
+_COLUMNS = {"email_search": ("subject", "sender", "body"), "brief_search": ("headline", "summary")}
 
 
 # --- what is to be written
@@ -68,7 +69,7 @@ def index_pending(database: Database, limit: int = 200) -> bool:
 
 
 def _our_turn(session: Session) -> bool:
-    if session.get_bind().dialect.name != "postgresql":
+    if not _is_postgres(session):
         return True  # nobody else writes while we do
     asked = session.connection().execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _INDEX_LOCK})
     return bool(asked.scalar_one())
@@ -80,22 +81,11 @@ def write_entries(session: Session, email_ids: Sequence[int]) -> None:
         return
     mails = {id_: fields for id_, fields in _mails(session, email_ids) if fields is not None}
     briefs = _briefs(session, email_ids)
-    if session.get_bind().dialect.name == "postgresql":
-        _write_vectors(session, "email_search", mails)
-        _write_vectors(session, "brief_search", briefs)
-        return
-    run = session.connection().exec_driver_sql
-    if mails:
-        run(
-            "INSERT INTO email_search (rowid, subject, sender, body) VALUES (?, ?, ?, ?)",
-            [(id_, *map(" ".join, fields)) for id_, fields in mails.items()],
-        )
-    run("DELETE FROM brief_search WHERE rowid = ?", [(id_,) for id_ in email_ids])
-    if briefs:
-        run(
-            "INSERT INTO brief_search (rowid, headline, summary) VALUES (?, ?, ?)",
-            [(id_, *map(" ".join, fields)) for id_, fields in briefs.items()],
-        )
+    if not _is_postgres(session):
+        forgotten = [(id_,) for id_ in email_ids]
+        session.connection().exec_driver_sql("DELETE FROM brief_search WHERE rowid = ?", forgotten)
+    insert_entries(session, "email_search", mails)
+    insert_entries(session, "brief_search", briefs)
 
 
 Fields = tuple[list[str], ...]
@@ -139,8 +129,16 @@ def _briefs(session: Session, email_ids: Sequence[int]) -> dict[int, Fields]:
     return {id_: fields for id_, fields in shown.items() if any(fields)}
 
 
-def _write_vectors(session: Session, table: str, entries: dict[int, Fields]) -> None:
+def insert_entries(session: Session, table: str, entries: dict[int, Fields]) -> None:
+    """Entries by email id, for `email_search` or `brief_search`; there are none of these emails (of briefs, on PostgreSQL, there may be)."""
     if not entries:
+        return
+    if not _is_postgres(session):
+        columns, marks = _COLUMNS[table], ", ".join("?" * len(_COLUMNS[table]))
+        session.connection().exec_driver_sql(
+            f"INSERT INTO {table} (rowid, {', '.join(columns)}) VALUES (?, {marks})",  # noqa: S608 - our own names
+            [(id_, *map(" ".join, fields)) for id_, fields in entries.items()],
+        )
         return
     statement = text(
         f"INSERT INTO {table} (email_id, document)"  # noqa: S608 - our own names
@@ -183,7 +181,7 @@ def newest(
     """
     if not question.terms or below <= 0:
         return [], 0
-    if session.get_bind().dialect.name == "postgresql":
+    if _is_postgres(session):
         return _newest_in_ranges(session, question, below, limit, step)
     found: set[int] = set()
     floor = 0
@@ -233,7 +231,7 @@ def matching(session: Session, question: Question, email_ids: Sequence[int]) -> 
     """Which of these emails match."""
     if not question.terms or not email_ids:
         return set()
-    sqlite = session.get_bind().dialect.name != "postgresql"
+    sqlite = not _is_postgres(session)
     test = "{0} MATCH :query" if sqlite else "document @@ CAST(:query AS tsquery)"
     query = _match(question) if sqlite else _tsquery(question)
     found: set[int] = set()
@@ -245,8 +243,12 @@ def matching(session: Session, question: Question, email_ids: Sequence[int]) -> 
     return found
 
 
+def _is_postgres(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"
+
+
 def _key(session: Session) -> str:
-    return "email_id" if session.get_bind().dialect.name == "postgresql" else "rowid"
+    return "email_id" if _is_postgres(session) else "rowid"
 
 
 # Words are letters and digits only (search_words.py), so that nothing in them ends a quotation.
