@@ -5,7 +5,8 @@ agent changes it. Whoever stores either leaves a note in the same transaction, a
 entries soon after. docs/decisions/search.md has the reasons.
 """
 
-from collections.abc import Iterable, Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, text
@@ -24,6 +25,9 @@ _INDEX_LOCK = 7_220_416
 # On PostgreSQL each entry also holds the numbers of two ranges of emails that it is in: an index of words has no
 # order, and with these it is asked for the newest emails first, a range at a time.
 _SMALL, _LARGE = 12, 16
+_FIRST_BATCH, _LATER_BATCH = 100, 1_600
+# Matches that SQLite goes through for one page, most of them left out by a filter.
+MAX_STREAMED = 200_000
 # Positions are counted no further by PostgreSQL.
 _LAST_POSITION, _MAX_POSITIONS = 16_383, 255
 # Between two fields, so that no phrase reaches from one into the next.
@@ -172,48 +176,76 @@ def last_email(session: Session) -> int:
     return session.exec(select(func.max(Email.id))).one() or 0
 
 
-def newest(
-    session: Session, question: Question, below: int, *, limit: int, step: int = 0
-) -> tuple[list[int], int]:
-    """Ids of matching emails below an id, newest first, and the id down to which that is all of them.
+def find(
+    session: Session, question: Question, below: int, *, among: set[int] | None = None
+) -> Iterator[tuple[list[int], int]]:
+    """Matching emails below an id, newest first, in batches that grow: their ids, and down to where that is all.
 
-    `step` counts the calls of one search: each looks further back than the one before.
+    `among`: of these only. Whoever has enough stops.
     """
     if not question.terms or below <= 0:
-        return [], 0
-    if _is_postgres(session):
-        return _newest_in_ranges(session, question, below, limit, step)
-    found: set[int] = set()
-    floor = 0
-    for table in ("email_search", "brief_search"):
-        statement = (
-            f"SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"  # noqa: S608
-        )
-        ids = list(
-            session.connection().exec_driver_sql(statement, (_match(question), below, limit)).scalars()
-        )
-        found.update(ids)
-        if len(ids) == limit:
-            floor = max(floor, ids[-1])
-    return sorted((id_ for id_ in found if id_ >= floor), reverse=True), floor
+        yield [], 0
+    elif not _is_postgres(session):
+        yield from _stream(session, question, below, among)
+    elif among is None:
+        yield from _ranges(session, question, below)
+    else:
+        found = matching(session, question, [id_ for id_ in among if id_ < below])
+        yield sorted(found, reverse=True), 0
 
 
-def _newest_in_ranges(
-    session: Session, question: Question, below: int, limit: int, step: int
-) -> tuple[list[int], int]:
-    first = (below - 1) >> _SMALL
-    floor, ranges = first << _SMALL, [f"'~s{first}'"]
-    if step > 0:  # then 1, 4, 16... large ones
-        first = (below - 1) >> _LARGE
-        last = max(0, first - 4 ** min(step - 1, 3) + 1)
-        floor, ranges = last << _LARGE, [f"'~l{number}'" for number in range(last, first + 1)]
-    query = f"{_tsquery(question)} & ({' | '.join(ranges)})"
-    found = list(
-        session.connection()
-        .execute(_IN_RANGES, {"query": query, "below": below, "floor": floor, "limit": limit})
-        .scalars()
-    )
-    return found, found[-1] if len(found) == limit else floor
+def _stream(
+    session: Session, question: Question, below: int, among: set[int] | None
+) -> Iterator[tuple[list[int], int]]:
+    """SQLite finds them in this order, one after the other."""
+    streams = [
+        session.connection().exec_driver_sql(
+            f"SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid < ? ORDER BY rowid DESC",  # noqa: S608
+            (_match(question), below),
+        )
+        for table in _COLUMNS
+    ]
+    try:
+        batch: list[int] = []
+        size, looked, last = _FIRST_BATCH, 0, below
+        for id_ in heapq.merge(*(stream.scalars() for stream in streams), reverse=True):
+            looked += 1
+            if id_ == last or (among is not None and id_ not in among):
+                if looked < MAX_STREAMED:
+                    continue
+            else:
+                batch.append(id_)
+            last = id_
+            if len(batch) >= size or looked >= MAX_STREAMED:
+                yield batch, id_
+                if looked >= MAX_STREAMED:
+                    return
+                batch, size = [], size * 4
+        yield batch, 0
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+def _ranges(session: Session, question: Question, below: int) -> Iterator[tuple[list[int], int]]:
+    """PostgreSQL is asked for a range of emails after the other, each longer than the one before."""
+    step = 0
+    while below > 0:
+        if step == 0:
+            lowest = highest = (below - 1) >> _SMALL
+            floor, size = lowest << _SMALL, _FIRST_BATCH
+            ranges = [f"'~s{lowest}'"]
+        else:  # then 1, 4, 16... large ones
+            highest = (below - 1) >> _LARGE
+            lowest = max(0, highest - 4 ** min(step - 1, 3) + 1)
+            floor, size = lowest << _LARGE, _LATER_BATCH
+            ranges = [f"'~l{number}'" for number in range(lowest, highest + 1)]
+        query = f"{_tsquery(question)} & ({' | '.join(ranges)})"
+        values = {"query": query, "below": below, "floor": floor, "limit": size}
+        batch = list(session.connection().execute(_IN_RANGES, values).scalars())
+        below = batch[-1] if len(batch) == size else floor
+        step += 1
+        yield batch, below
 
 
 # Materialized, so that the planner does not read all emails backwards in the hope of a word.

@@ -1,6 +1,6 @@
 """Words: how a text is cut into them, the same for what is found and for what is asked; and questions of words.
 
-    refund invoice      both words, wherever they stand; the last one may be the beginning of a longer one
+    refund invoice      both words, wherever they stand; where these fill no page, the last may be the beginning of one
     "not yet arrived"   these words in this order
     deliver*            words that begin so
     order-1001          what holds together is one phrase: order, then 1001
@@ -45,6 +45,14 @@ class Question:
     """All of these terms are to be found. None of them: nothing is."""
 
     terms: tuple[Term, ...]
+    is_open: bool = False  # the last word may be the beginning of one, though nobody said so
+
+    @property
+    def closed(self) -> "Question":
+        """The same with its last word as it stands."""
+        if not self.is_open:
+            return self
+        return Question((*self.terms[:-1], Term(self.terms[-1].words)))
 
 
 def words(text: str) -> list[str]:
@@ -71,12 +79,11 @@ def question(text: str) -> Question:
             terms.append(
                 Term(tuple(found[:MAX_TERMS]), beginning=plain.endswith("*") and part[-2:-1].isalnum())
             )
-    if terms and '"' not in text and not text[-1:].isspace():
-        terms[-1] = _as_beginning(terms[-1])
-    return Question(tuple(dict.fromkeys(terms)))
+    is_open = bool(terms) and '"' not in text and not terms[-1].beginning and _can_begin(terms[-1].words[-1])
+    if is_open:
+        terms[-1] = Term(terms[-1].words, beginning=True)
+    return Question(tuple(dict.fromkeys(terms)), is_open)
 
 
-def _as_beginning(term: Term) -> Term:
-    last = term.words[-1]
-    long_enough = len(last) >= MIN_BEGINNING and not _IS_ALONE.match(last)
-    return Term(term.words, beginning=True) if long_enough else term
+def _can_begin(word: str) -> bool:
+    return len(word) >= MIN_BEGINNING and not _IS_ALONE.match(word)
