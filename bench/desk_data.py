@@ -24,7 +24,7 @@ from briefbox.tables import Brief, Category, Conversation, Email, Mailbox, RawEm
 CHUNK = 20_000
 CATEGORIES = ("order", "delivery", "refund", "technical problem", "billing", "cancellation")
 RARE = "zirconium"  # in one mail of 50,000
-FREQUENT = "order"  # in a third of them
+FREQUENT = "order"  # in two thirds of them
 TWO = "refund broken"
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 # Where agents' names and words come from; the first words are the commonest.
@@ -49,6 +49,7 @@ class Maker:
         self.number = number
         self._chance = random.Random(7)
         names = [*_WORDS, *(_word(n) for n in range(20_000))]
+        self.words = [*names, RARE, "question", "example", "org"]
         weights = list(accumulate(1 / (n + 3) for n in range(len(names))))
         # Sentences are put together once: a mail is some of them and words of its own.
         self._sentences = [self._chance.choices(names, cum_weights=weights, k=8) for _ in range(20_000)]
@@ -205,6 +206,8 @@ def _chunk(session: Session, maker: Maker, ids: Sequence[int], next_email: int) 
     rows.insert(session, Brief, briefs)
     search.insert_entries(session, "email_search", mails)
     search.insert_entries(session, "brief_search", said)
+    if ids[0] == 1:
+        search.insert_words(session, maker.words)
     return next_email
 
 

@@ -1,8 +1,4 @@
-"""Lists of what is found by text: conversations by their newest mail that matches, each of them once.
-
-A page asks for the words as they stand first. Only if these do not fill it, the last word may be the beginning of a
-longer one: all such words are looked up before the first of them is found, which takes its time where they are many.
-"""
+"""Lists of what is found by text: conversations by their newest mail that matches, each of them once."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -15,7 +11,7 @@ from briefbox.errors import InvalidValueError
 from briefbox.store import rows, search
 from briefbox.store.filter_sql import NO_PLACE, conditions, cutoffs, in_state
 from briefbox.store.filters import Filter
-from briefbox.store.search_words import Question, question
+from briefbox.store.search_words import question
 from briefbox.store.sight import Sight
 from briefbox.tables import Conversation, Email
 
@@ -32,44 +28,25 @@ def page(
 
     Raises InvalidValueError for an odd `after`.
     """
-    asked = question(wanted.text)
-    below, begins = _place(session, after)
-    if not after and asked.is_open:
-        ids, following = _page(_Finds(session, asked.closed, wanted, sight, below, few), limit)
-        if len(ids) == limit or following:
-            return ids, following
-        begins = True
-    finds = _Finds(session, asked if begins else asked.closed, wanted, sight, below, few, again=bool(after))
-    ids, following = _page(finds, limit)
-    return ids, f"{following}b" if following and begins else following
-
-
-def count(session: Session, wanted: Filter, sight: Sight, cap: int, few: Sequence[int] | None) -> int:
-    """How many conversations are found, up to `cap`: of what a page would look at."""
-    asked = question(wanted.text)
-    below, _ = _place(session, "")
-    number = 0
-    for one in dict.fromkeys((asked.closed, asked)):
-        number = sum(1 for _ in islice(_Finds(session, one, wanted, sight, below, few), cap))
-        if number == cap:
-            break
-    return number
-
-
-def _page(finds: "_Finds", limit: int) -> tuple[list[int], str]:
+    finds = _Finds(session, wanted, sight, _below(session, after), few, again=bool(after))
     shown = list(islice(finds, limit + 1))
     if len(shown) > limit:
         return [id_ for _, id_ in shown[:limit]], str(shown[limit - 1][0])
     return [id_ for _, id_ in shown], str(finds.below) if finds.below else ""
 
 
-def _place(session: Session, after: str) -> tuple[int, bool]:
+def count(session: Session, wanted: Filter, sight: Sight, cap: int, few: Sequence[int] | None) -> int:
+    """How many conversations are found, up to `cap`: of what a page would look at."""
+    finds = _Finds(session, wanted, sight, _below(session, ""), few)
+    return sum(1 for _ in islice(finds, cap))
+
+
+def _below(session: Session, after: str) -> int:
     if not after:
-        return search.last_email(session) + 1, False
-    number = after.removesuffix("b")
-    if not (number.isascii() and number.isdigit() and len(number) < 11):
+        return search.last_email(session) + 1
+    if not (after.isascii() and after.isdigit() and len(after) < 11):
         raise InvalidValueError(NO_PLACE)
-    return min(int(number), _MAX_ID), number != after
+    return min(int(after), _MAX_ID)
 
 
 class _Finds:
@@ -78,7 +55,6 @@ class _Finds:
     def __init__(
         self,
         session: Session,
-        asked: Question,
         wanted: Filter,
         sight: Sight,
         below: int,
@@ -88,7 +64,7 @@ class _Finds:
     ) -> None:
         self.below = below  # from here on all was looked at; 0: all there is
         self._session = session
-        self._asked = asked
+        self._asked = search.looked_up(session, question(wanted.text))
         self._start = below if again else None
         self._among = None if few is None else self._emails_of(few)
         self._where = [

@@ -39,7 +39,7 @@ from briefbox.tables import Conversation
 __all__ = ["Filter", "Page", "count", "counts", "matches", "order_key", "page"]
 
 # Entries of an index that one page or one count looks at.
-MAX_LOOKED = 100_000
+MAX_LOOKED = 60_000
 # The same where there is no such index, so that each is a row.
 MAX_LOOKED_ROWS = 10_000
 # As many conversations are few for a search.

@@ -1,6 +1,6 @@
 """Words: how a text is cut into them, the same for what is found and for what is asked; and questions of words.
 
-    refund invoice      both words, wherever they stand; where these fill no page, the last may be the beginning of one
+    refund invoice      both words, wherever they stand; the last one may be the beginning of a longer one
     "not yet arrived"   these words in this order
     deliver*            words that begin so
     order-1001          what holds together is one phrase: order, then 1001
@@ -16,6 +16,7 @@ MAX_TERMS = 16
 MAX_WORD = 100
 # A shorter beginning is a word as it stands: too many begin with it.
 MIN_BEGINNING = 3
+MAX_LOOKED_UP = 30
 
 # Written without blanks between words: each character is a word, and several are a phrase. Thai, Lao, Burmese, Khmer;
 # then kana, bopomofo, Han, Hangul (its particles hang on the word).
@@ -38,6 +39,7 @@ class Term:
 
     words: tuple[str, ...]
     beginning: bool = False
+    ends: tuple[str, ...] = ()  # the words that the last one may be, where they were looked up
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,6 @@ class Question:
     """All of these terms are to be found. None of them: nothing is."""
 
     terms: tuple[Term, ...]
-    is_open: bool = False  # the last word may be the beginning of one, though nobody said so
-
-    @property
-    def closed(self) -> "Question":
-        """The same with its last word as it stands."""
-        if not self.is_open:
-            return self
-        return Question((*self.terms[:-1], Term(self.terms[-1].words)))
 
 
 def words(text: str) -> list[str]:
@@ -79,11 +73,16 @@ def question(text: str) -> Question:
             terms.append(
                 Term(tuple(found[:MAX_TERMS]), beginning=plain.endswith("*") and part[-2:-1].isalnum())
             )
-    is_open = bool(terms) and '"' not in text and not terms[-1].beginning and _can_begin(terms[-1].words[-1])
-    if is_open:
+    if (
+        terms
+        and '"' not in text
+        and len(terms[-1].words[-1]) >= MIN_BEGINNING
+        and can_begin(terms[-1].words[-1])
+    ):
         terms[-1] = Term(terms[-1].words, beginning=True)
-    return Question(tuple(dict.fromkeys(terms)), is_open)
+    return Question(tuple(dict.fromkeys(terms)))
 
 
-def _can_begin(word: str) -> bool:
-    return len(word) >= MIN_BEGINNING and not _IS_ALONE.match(word)
+def can_begin(word: str) -> bool:
+    """Whether a word is among those that are looked up by their beginnings: letters only, and no endless ones."""
+    return word.isalpha() and len(word) <= MAX_LOOKED_UP and not _IS_ALONE.match(word)

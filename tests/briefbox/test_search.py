@@ -80,7 +80,7 @@ def test_texts_are_cut_into_the_same_words_everywhere(text: str, expected: str) 
 
 def test_a_question_is_words_phrases_and_beginnings() -> None:
     assert question("Refund Invoice").terms == (Term(("refund",)), Term(("invoice",), beginning=True))
-    assert question("Refund Invoice").closed.terms == (Term(("refund",)), Term(("invoice",)))
+    assert question("order 1001").terms[-1] == Term(("1001",)), "numbers are asked for as they stand"
     assert question('refund "not yet"').terms == (Term(("refund",)), Term(("not", "yet")))
     assert question("deliver* order-1001 ok").terms == (
         Term(("deliver",), beginning=True),
