@@ -43,6 +43,11 @@ class scope:
     name: str
     role: str = "agent"
 
+    @property
+    def scope(self) -> str:
+        """By which tests over all routes tell that a route is for programs."""
+        return self.name
+
     def __call__(
         self, request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
     ) -> Caller:
