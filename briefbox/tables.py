@@ -439,6 +439,7 @@ class Conversation(SQLModel, table=True):
         _list_index("snoozed", "snoozed_until", "id", "priority_rank", "waiting_since"),
         _list_index("answered", "answered_at", "id", "priority_rank", "waiting_since"),
         _list_index("done", "done_at", "id", "priority_rank", "waiting_since"),
+        Index("ix_conversations_mailbox", "mailbox_id", "state"),  # for counting
         Index("ix_conversations_subject", "mailbox_id", "customer_address", "subject_key"),
     )
     id: int = Field(default=None, primary_key=True)
@@ -834,22 +835,32 @@ class Webhook(SQLModel, table=True):
     secret_encrypted: str = _text()
     events: list[str] = _json(list)
     mailbox_ids: list[int] = _json(list)  # empty: all
+    full: bool = False  # it is told what the mail says, too
+    # The secret before the last change, which signs beside the new one until then.
+    old_secret_encrypted: str = _text()
+    old_secret_until: datetime | None = _when(nullable=True)
     created_by: str = ""
     created_at: datetime = _when()
     disabled_at: datetime | None = _when(nullable=True)
     disabled_reason: str = _text()
     num_failures: int = 0  # in a row
+    failing_since: datetime | None = _when(nullable=True)  # the first of them
 
 
 class WebhookDelivery(SQLModel, table=True):
     """One event for one address: written in the transaction of what happened, sent afterwards, kept as a log."""
 
     __tablename__ = "webhook_deliveries"
-    __table_args__ = (Index("ix_webhook_deliveries_ready", "state", "not_before", "id"),)
+    __table_args__ = (
+        Index("ix_webhook_deliveries_ready", "state", "not_before", "id"),
+        Index("ix_webhook_deliveries_webhook", "webhook_id", "state", "id"),
+        Index("ix_webhook_deliveries_subject", "subject", "state"),
+    )
     id: int = Field(default=None, primary_key=True)
-    webhook_id: int = _reference("webhooks.id")
+    webhook_id: int = _reference("webhooks.id", index=False)
     event_id: str = Field(index=True)  # the same for every address and every try
     event: str
+    subject: str = ""  # what it is about, where a later event may take its place while it waits
     body: str = _text()  # JSON exactly as it is signed and sent
     state: str = "waiting"  # waiting, running, done, failed
     attempts: int = 0

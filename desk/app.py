@@ -34,9 +34,13 @@ from desk import (
     second_factor,
     skipped,
     status,
+    tokens,
     training,
     verify,
+    webhook_sender,
+    webhooks,
 )
+from desk.api.app import PREFIX, create_api
 from desk.chores import Chore, Chores, calm, forget_drafts, wake, watch_mailboxes
 from desk.context import Desk
 from desk.live import Live
@@ -63,12 +67,22 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         ]
     )
 
+    # A thread of its own: a receiver that takes its time must hold up nothing else.
+    sending = Chores(
+        [
+            Chore("webhooks", 0.5, partial(webhook_sender.send_due, database, settings)),
+            Chore("tidying", 600.0, partial(webhook_sender.tidy, database)),
+        ]
+    )
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         chores.start()
+        sending.start()
         yield
         live.close()
         chores.stop()
+        sending.stop()
 
     app = FastAPI(title="briefbox desk", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.desk = Desk(database, settings, pages, live, tools)
@@ -98,8 +112,11 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         oidc.router,
         people.router,
         audit.router,
+        tokens.router,
+        webhooks.router,
     ):
         app.include_router(router, dependencies=[Depends(access.signed_in)])
+    app.mount(PREFIX, create_api(app.state.desk))
     # Only what is the same for everybody is compressed: the length of a page would tell of what it holds.
     app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC)), name="static")
     app.add_api_route(

@@ -5,6 +5,7 @@ the person is told the id and nothing else.
 """
 
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from secrets import token_hex
 from urllib.parse import quote
@@ -23,6 +24,7 @@ from briefbox.errors import (
     NotFoundError,
 )
 from desk.context import page, wants_json
+from desk.problem_json import is_api, problem_document
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ def install(app: FastAPI) -> None:
 
 def problem(request: Request, status: int, sentence: str) -> Response:
     """One error in the form that the asker reads."""
+    if is_api(request.url.path):
+        return problem_document(request.url.path, status, sentence)
     if wants_json(request):
         return JSONResponse({"error": sentence}, status_code=status)
     if "text/event-stream" in request.headers.get("accept", ""):
@@ -61,8 +65,13 @@ def problem(request: Request, status: int, sentence: str) -> Response:
     return page(request, "problem.html", status=status, title=HTTPStatus(status).phrase, sentence=sentence)
 
 
+def status_of(error: Exception) -> int:
+    """The status of an error of ours."""
+    return next(status for kind, status in STATUS if isinstance(error, kind))
+
+
 async def _expected(request: Request, error: Exception) -> Response:
-    status = next(status for kind, status in STATUS if isinstance(error, kind))
+    status = status_of(error)
     if status < 500:
         return problem(request, status, str(error))
     log.error("%s %s: %s", request.method, request.url.path, error)
@@ -98,8 +107,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 class Failsafe:
     """Catches what nobody expected, inside the guard, so that this page has all its headers too."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, answer: Callable[[Request, int, str], Response] = problem) -> None:
+        self._app, self._answer = app, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -117,4 +126,4 @@ class Failsafe:
             if scope["type"] != "http" or started:
                 raise
             sentence = f"Something went wrong that should not have. It is in the log under the id {id_}."
-            await problem(Request(scope, receive), 500, sentence)(scope, receive, send)
+            await self._answer(Request(scope, receive), 500, sentence)(scope, receive, send)

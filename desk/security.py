@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from desk.problem_json import is_api, problem_document
+
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 # A form holds two versions of a summary of 4,000 characters; each may take 12 bytes on the way.
 MAX_BODY = 256_000
@@ -88,15 +90,15 @@ class Guard:
 
         headers = Headers(scope=scope)
         if scope["method"] not in SAFE_METHODS and not comes_from_us(headers):
-            refusal = PlainTextResponse(
-                "Refused: this request was made by another website, not by a page of this desk. If you use a proxy in front of the desk, it must pass the Host header on.\n",
-                status_code=403,
+            refusal = _refusal(
+                scope["path"],
+                403,
+                "Refused: this request was made by another website, not by a page of this desk. If you use a proxy in front of the desk, it must pass the Host header on.",
             )
             await refusal(scope, receive, send_guarded)
         elif _stated_length(headers) > MAX_BODY:
-            await PlainTextResponse(
-                f"Refused: the request is larger than {MAX_BODY} bytes.\n", status_code=413
-            )(scope, receive, send_guarded)
+            refusal = _refusal(scope["path"], 413, f"Refused: the request is larger than {MAX_BODY} bytes.")
+            await refusal(scope, receive, send_guarded)
         else:
             await self._app(scope, _limited(receive), send_guarded)
 
@@ -108,6 +110,12 @@ def comes_from_us(headers: Headers) -> bool:
         return site in {"same-origin", "none"}
     origin = headers.get("origin")
     return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+
+
+def _refusal(path: str, status: int, sentence: str) -> Response:
+    if is_api(path):
+        return problem_document(path, status, sentence)
+    return PlainTextResponse(sentence + "\n", status_code=status)
 
 
 def _stated_length(headers: Headers) -> int:

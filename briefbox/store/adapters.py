@@ -17,7 +17,7 @@ from sqlmodel import Session, col, or_, select
 
 from briefbox.db import now
 from briefbox.errors import ConflictError, NotFoundError
-from briefbox.store import audit_log
+from briefbox.store import audit_log, events
 from briefbox.tables import Adapter, Dataset, Mailbox, Promotion, TrainingRun, User
 
 CHOOSE = "Choose another of: briefbox adapters list"
@@ -304,6 +304,7 @@ def _note(
         sha256=after.weights_sha256 if after else "",
         **proof,
     )
+    events.adapter_event(session, "promoted" if kind == "promote" else "rolled_back", before, after, actor)
 
 
 # --- remove

@@ -12,7 +12,7 @@ from sqlmodel import Session, col, func, or_, select, update
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
 from briefbox.schemas import BRIEF_FIELDS, PRIORITIES, STATES, BriefField
-from briefbox.store import activities, audit_log, search
+from briefbox.store import activities, audit_log, events, search
 from briefbox.store.sight import ALL, Sight
 from briefbox.tables import Brief, Category, Confirmation, Conversation, Correction, Email, User
 
@@ -29,6 +29,7 @@ def show_brief(session: Session, brief: Brief) -> None:
         select(Conversation).where(Conversation.id == brief.conversation_id).with_for_update()
     ).one()
     search.note(session, [brief.email_id])
+    events.brief_made(session, brief, conversation)
     newest = session.get(Brief, conversation.brief_id) if conversation.brief_id else None
     if newest is not None and _received_at(session, newest) > _received_at(session, brief):
         return  # an older email of the thread was briefed late: the newer one keeps the row
@@ -386,3 +387,4 @@ def changed(session: Session, conversation: Conversation) -> None:
     conversation.version += 1
     conversation.updated_at = now(session)
     session.add(conversation)
+    events.conversation_changed(session, conversation)

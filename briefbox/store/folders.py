@@ -11,6 +11,7 @@ from sqlmodel import Session, col, func, select, update
 
 from briefbox.db import now
 from briefbox.schemas import FolderStatus
+from briefbox.store import events as told
 from briefbox.tables import FolderCursor, LedgerEntry, Mailbox, MailboxEvent
 
 # A folder that comes back under other UIDs this often within the hour is not read on by itself.
@@ -161,6 +162,8 @@ def note_event(session: Session, mailbox_id: int, folder: str, kind: str, text: 
         MailboxEvent(mailbox_id=mailbox_id, folder=folder, kind=kind, text=text, created_at=now(session))
     )
     session.flush()
+    if kind in ("stopped", "recovered"):
+        told.mailbox_event(session, mailbox_id, kind, folder, text)
 
 
 def events(session: Session, mailbox_id: int, *, limit: int = 50) -> list[MailboxEvent]:

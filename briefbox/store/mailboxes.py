@@ -11,7 +11,7 @@ from sqlmodel import Session, col, or_, select, update
 
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, LeaseLostError, NotFoundError
-from briefbox.store import alerts, audit_log, folders
+from briefbox.store import alerts, audit_log, events, folders
 from briefbox.tables import Mailbox
 
 # What an admin sets; all else of a row is what became of it.
@@ -219,6 +219,7 @@ def pause(session: Session, name: str, *, reason: str, actor: str, alert: bool =
     alerts.resolve_beginning(session, alert_key(name, ""))
     if alert:
         alerts.raise_alert(session, alert_key(name, "paused"), reason)
+        events.mailbox_event(session, row.id, "stopped", "", reason)
     folders.note_event(session, row.id, "", "paused", reason or "no reason given")
     audit_log.record(session, actor, "mailbox paused", name, reason=reason)
     return row
@@ -231,6 +232,8 @@ def resume(session: Session, name: str, *, actor: str) -> Mailbox:
         raise ConflictError(f"Mailbox {name} is not paused.")
     reason, row.paused_at, row.paused_reason = row.paused_reason, None, ""
     session.add(row)
+    if alerts.resolve(session, alert_key(name, "paused")):  # nobody had asked for the pause
+        events.mailbox_event(session, row.id, "recovered", "", f"{name} is read on.")
     alerts.resolve_beginning(session, alert_key(name, ""))
     folders.note_event(session, row.id, "", "resumed", f"It was paused: {reason or 'no reason given'}.")
     audit_log.record(session, actor, "mailbox resumed", name)

@@ -23,7 +23,7 @@ from sqlmodel import Session, col, func, select
 
 from briefbox.db import now
 from briefbox.schemas import EmailKind, ParsedEmail
-from briefbox.store import rows
+from briefbox.store import events, rows
 from briefbox.store.handling import Handling
 from briefbox.store.thread_match import Known, Mail, PlacedEmail, Thread, our_addresses
 from briefbox.tables import Activity, Conversation, Email, ThreadId
@@ -177,6 +177,9 @@ def _write(
     for thread in targets:
         for mail in thread.mails:
             mail.email.conversation_id = thread.id
+    if not closed:  # mail that was there before us is no news
+        told = [thread.id for thread in targets if thread.mails and thread.id is not None]
+        events.conversations_changed(session, mailbox_id, told)
     return turns
 
 

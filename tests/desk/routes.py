@@ -68,30 +68,33 @@ def all_routes() -> list[Declared]:
     """Of the whole desk, without its static files."""
     app = create_app(Database("sqlite://"), load_settings(data_dir=Path("nowhere"), engine="fake"))
     return [
-        _declared(route, method)
-        for route in _flat(app)
+        _declared(prefix, route, method)
+        for prefix, route in _flat(app)
         for method in sorted(route.methods - {"HEAD", "OPTIONS"})
     ]
 
 
-def _flat(app: FastAPI) -> Iterator[Any]:
+def _flat(app: FastAPI, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each route with where its application is mounted."""
     for route in app.routes:
         if hasattr(route, "effective_route_contexts"):
-            yield from route.effective_route_contexts()
+            yield from ((prefix, one) for one in route.effective_route_contexts())
         elif hasattr(route, "dependant"):
-            yield route
+            yield prefix, route
+        elif isinstance(getattr(route, "app", None), FastAPI):
+            yield from _flat(route.app, prefix + route.path)
         else:
             assert getattr(route, "path", "") == "/static", f"{route} is no route whose role can be told"
 
 
-def _declared(route: Any, method: str) -> Declared:
+def _declared(prefix: str, route: Any, method: str) -> Declared:
     calls = list(_calls(route.dependant))
     roles = [role for call, role in DECLARED.items() if call in calls]
     if any(hasattr(call, "scope") for call in calls):
         roles.append("token")
     # The roles contain each other; the last is what the route asks for.
     one = roles[-1] if roles and not ("anyone" in roles and len(roles) > 1) else ""
-    return Declared(method, route.path, one, access.verified in calls, tuple(route.param_convertors))
+    return Declared(method, prefix + route.path, one, access.verified in calls, tuple(route.param_convertors))
 
 
 def _calls(dependant: Any) -> Iterator[Any]:

@@ -15,7 +15,14 @@ from briefbox.tables import Brief, Confirmation, Correction, User
 from tests.desk.conftest import Inbox, browser
 
 HOSTILE = "<script>window.__xss=1</script><img src=x onerror=alert(1)>"
-PUBLIC = {"/sign-in", "/link/{token}", "/healthz", "/favicon.ico", "/static"}
+PUBLIC = {
+    "/sign-in",
+    "/link/{token}",
+    "/healthz",
+    "/favicon.ico",
+    "/static",
+    "/api/v1",
+}  # the API has keys of its own
 JSON = {"accept": "application/json"}
 
 

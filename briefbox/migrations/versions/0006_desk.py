@@ -71,11 +71,15 @@ def upgrade() -> None:
         sa.Column("secret_encrypted", sa.Text(), nullable=False),
         sa.Column("events", sa.JSON(), nullable=False),
         sa.Column("mailbox_ids", sa.JSON(), nullable=False),
+        sa.Column("full", sa.Boolean(), nullable=False),
+        sa.Column("old_secret_encrypted", sa.Text(), nullable=False),
+        sa.Column("old_secret_until", moment, nullable=True),
         sa.Column("created_by", sa.String(), nullable=False),
         sa.Column("created_at", moment, nullable=False),
         sa.Column("disabled_at", moment, nullable=True),
         sa.Column("disabled_reason", sa.Text(), nullable=False),
         sa.Column("num_failures", sa.Integer(), nullable=False),
+        sa.Column("failing_since", moment, nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
         sa.UniqueConstraint("name", name=op.f("uq_webhooks_name")),
     )
@@ -174,6 +178,7 @@ def upgrade() -> None:
         sa.Column("webhook_id", sa.Integer(), nullable=False),
         sa.Column("event_id", sa.String(), nullable=False),
         sa.Column("event", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
@@ -193,7 +198,8 @@ def upgrade() -> None:
     with op.batch_alter_table("webhook_deliveries") as table:
         table.create_index(table.f("ix_webhook_deliveries_event_id"), ["event_id"], unique=False)
         table.create_index("ix_webhook_deliveries_ready", ["state", "not_before", "id"], unique=False)
-        table.create_index(table.f("ix_webhook_deliveries_webhook_id"), ["webhook_id"], unique=False)
+        table.create_index("ix_webhook_deliveries_subject", ["subject", "state"], unique=False)
+        table.create_index("ix_webhook_deliveries_webhook", ["webhook_id", "state", "id"], unique=False)
 
     op.create_table(
         "activities",
@@ -286,6 +292,7 @@ def upgrade() -> None:
         table.add_column(sa.Column("in_doubt", sa.Boolean(), nullable=False, server_default=sa.false()))
         table.drop_index(table.f("ix_conversations_mailbox_id"))
         table.drop_index("ix_conversations_queue")
+        table.create_index("ix_conversations_mailbox", ["mailbox_id", "state"], unique=False)
         table.create_foreign_key(table.f("fk_conversations_assigned_to"), "users", ["assigned_to"], ["id"])
 
     with op.batch_alter_table("corrections") as table:
@@ -357,7 +364,9 @@ def _make_search_tables() -> None:
             f"CREATE VIRTUAL TABLE email_search USING fts5(subject, sender, body, content = '', {words})"
         )
         op.execute(f"CREATE VIRTUAL TABLE brief_search USING fts5(headline, summary, {words})")
+        op.execute("CREATE TABLE search_words (word TEXT PRIMARY KEY) WITHOUT ROWID")
         return
+    op.execute('CREATE TABLE search_words (word text COLLATE "C" PRIMARY KEY)')
     for name in ("email_search", "brief_search"):
         op.execute(
             f"CREATE TABLE {name} (email_id integer PRIMARY KEY REFERENCES emails (id) ON DELETE CASCADE, document tsvector NOT NULL)"
@@ -366,7 +375,7 @@ def _make_search_tables() -> None:
 
 
 def downgrade() -> None:
-    for name in ("email_search", "brief_search"):
+    for name in ("email_search", "brief_search", "search_words"):
         op.execute(f"DROP TABLE {name}")
     for name in ("actor", "action", "object", "at"):
         op.drop_index(f"ix_audit_{name}", "audit")
@@ -392,7 +401,7 @@ def downgrade() -> None:
     with op.batch_alter_table("emails") as table:
         table.drop_column("num_attachments")
     with op.batch_alter_table("conversations") as table:
-        for state in _LISTS:
+        for state in ("mailbox", *_LISTS):
             table.drop_index(f"ix_conversations_{state}")
         table.create_index("ix_conversations_queue", ["state", "priority_rank", "waiting_since", "id"])
         table.create_index("ix_conversations_mailbox_id", ["mailbox_id"])
