@@ -10,8 +10,21 @@ from fastapi.staticfiles import StaticFiles
 
 from briefbox.db import Database
 from briefbox.settings import Settings
-from desk import access, auth, conversation, cost, problems, queue, regroup, skipped, status, training
-from desk.chores import Chore, Chores, wake
+from desk import (
+    access,
+    answer_times,
+    auth,
+    categories,
+    conversation,
+    cost,
+    problems,
+    queue,
+    regroup,
+    skipped,
+    status,
+    training,
+)
+from desk.chores import Chore, Chores, move_merged, wake
 from desk.context import Desk
 from desk.live import Live
 from desk.pages import STATIC, load_pages
@@ -23,7 +36,12 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
     """The desk on this database. The caller keeps the database and closes it."""
     pages = load_pages()
     live = Live(database, partial(queue.live_rows, pages))
-    chores = Chores([Chore("waking", 1.0, partial(wake, database))])
+    chores = Chores(
+        [
+            Chore("waking", 1.0, partial(wake, database)),
+            Chore("moving", 2.0, partial(move_merged, database)),
+        ]
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -46,6 +64,8 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         status.router,
         cost.router,
         training.router,
+        categories.router,
+        answer_times.router,
         auth.router,
     ):
         app.include_router(router, dependencies=[Depends(access.signed_in)])

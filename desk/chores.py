@@ -12,7 +12,7 @@ from time import monotonic
 
 from briefbox.db import Database
 from briefbox.errors import BriefboxError
-from briefbox.store import actions
+from briefbox.store import actions, categories
 
 log = logging.getLogger(__name__)
 
@@ -77,3 +77,12 @@ def wake(database: Database) -> bool:
             return False
     with database.write() as session:
         return actions.wake_due(session) > 0
+
+
+def move_merged(database: Database) -> bool:
+    """Give conversations of merged categories their new name, a batch at a time."""
+    with database.read() as session:
+        if not categories.any_to_move(session):
+            return False
+    with database.write() as session:
+        return categories.move_merged(session) > 0

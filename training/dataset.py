@@ -24,7 +24,9 @@ from briefbox.errors import TrainingError
 from briefbox.schemas import BRIEF_FIELDS, BriefField, BriefRequest, Example, ExampleOutput
 from briefbox.settings import Settings
 from briefbox.store import training as store
+from briefbox.store.categories import merged_names
 from briefbox.tables import Correction, Dataset, User
+from training.merged import in_new_names
 from training.quality import clean, disagreeing_agents
 from training.redact import redact_example
 from training.splits import assign
@@ -213,10 +215,12 @@ def read_dataset(path: Path, *, content_hash: str | None = None) -> list[Example
 
 def _examples(session: Session, keys: "_Keys") -> list[Example]:
     history: dict[int, list[Correction]] = {}
-    for correction in session.exec(select(Correction).order_by(col(Correction.id))):
+    given = select(Correction).where(col(Correction.undone_at).is_(None))
+    for correction in session.exec(given.order_by(col(Correction.id))):
         history.setdefault(correction.conversation_id, []).append(correction)
+    names = merged_names(session)
     examples = [
-        _example(judged, history.get(judged.conversation.id, []), keys)
+        in_new_names(_example(judged, history.get(judged.conversation.id, []), keys), names)
         for judged in store.judged_briefs(session)
     ]
     # An example without any value to learn would only swell the count.
