@@ -25,6 +25,7 @@ from sqlalchemy import (
     Index,
     Text,
     UniqueConstraint,
+    event,
     text,
 )
 from sqlalchemy.types import TypeDecorator
@@ -70,6 +71,20 @@ def _json(kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
     # Not the type itself: pydantic inspects a factory's signature each time, and a type's is slow to read.
     return Field(
         default_factory=_empty_list if kind is list else _empty_dict, sa_column=Column(JSON, nullable=False)
+    )
+
+
+def _list_index(state: str, *columns: str) -> Index:
+    condition = text(f"state = '{state}'")
+    return Index(
+        f"ix_conversations_{state}",
+        *columns,
+        "mailbox_id",
+        "assigned_to",
+        "category",
+        "in_doubt",
+        sqlite_where=condition,
+        postgresql_where=condition,
     )
 
 
@@ -394,18 +409,15 @@ class Conversation(SQLModel, table=True):
 
     __tablename__ = "conversations"
     __table_args__ = (
-        # One index for each filter that an agent works in, all in the order of the queue.
-        Index("ix_conversations_queue", "state", "priority_rank", "waiting_since", "id"),
-        Index(
-            "ix_conversations_mailbox_queue", "mailbox_id", "state", "priority_rank", "waiting_since", "id"
-        ),
-        Index("ix_conversations_category_queue", "category", "state", "priority_rank", "waiting_since", "id"),
-        Index(
-            "ix_conversations_assigned_queue", "assigned_to", "state", "priority_rank", "waiting_since", "id"
-        ),
-        Index("ix_conversations_done", "state", "done_at", "id"),
-        Index("ix_conversations_snoozed", "snoozed_until"),
+        # One index for each list of the queue, in its order. It holds all that a filter asks about, so that what a
+        # filter leaves out costs an entry of the index and no row (store/queue.py).
+        _list_index("open", "priority_rank", "waiting_since", "id"),
+        _list_index("snoozed", "snoozed_until", "id", "priority_rank", "waiting_since"),
+        _list_index("answered", "answered_at", "id", "priority_rank", "waiting_since"),
+        _list_index("done", "done_at", "id", "priority_rank", "waiting_since"),
+        # For what goes by days, and for how many have a category.
         Index("ix_conversations_opened", "opened_at", "mailbox_id", "category"),
+        Index("ix_conversations_category", "category", "state"),
         Index("ix_conversations_subject", "mailbox_id", "customer_address", "subject_key"),
     )
     id: int = Field(default=None, primary_key=True)
@@ -426,6 +438,7 @@ class Conversation(SQLModel, table=True):
     headline: str = _text()
     summary: str = _text()
     needs_human: list[str] = _json(list)  # labels whose confidence was below the threshold
+    in_doubt: bool = False  # whether there are any: lists are filtered by it
     touched: list[str] = _json(list)  # fields that an agent changed: the model never writes them again
     suggestion: dict[str, Any] = _json(dict)  # what a later brief says about touched fields
     brief_id: int | None = Field(default=None)
@@ -439,6 +452,12 @@ class Conversation(SQLModel, table=True):
     updated_at: datetime = _when(index=True)
     done_at: datetime | None = _when(nullable=True)
     done_by: int | None = _reference("users.id", nullable=True, index=False)
+
+
+@event.listens_for(Conversation, "before_insert")
+@event.listens_for(Conversation, "before_update")
+def _doubt_follows(_mapper: Any, _connection: Any, conversation: Conversation) -> None:
+    conversation.in_doubt = bool(conversation.needs_human)
 
 
 class Email(SQLModel, table=True):

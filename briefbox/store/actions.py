@@ -11,6 +11,7 @@ them since.
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy import bindparam
 from sqlmodel import Session, col, select, update
 
 from briefbox.db import now
@@ -23,6 +24,8 @@ MAX_NOTE = 10_000
 # Longer ago, it is no slip of the hand any more.
 UNDO_WINDOW = timedelta(hours=1)
 MAX_SNOOZE = timedelta(days=400)
+# A literal, by which the index of what is put off is found.
+_PUT_OFF = col(Conversation.state) == bindparam(None, "snoozed", literal_execute=True)
 _TIMES = ("snoozed_until", "done_at")
 
 
@@ -82,7 +85,7 @@ def wake_due(session: Session, *, limit: int = 500) -> int:
     moment = now(session)
     due = (
         select(Conversation)
-        .where(Conversation.state == "snoozed", col(Conversation.snoozed_until) <= moment)
+        .where(_PUT_OFF, col(Conversation.snoozed_until) <= moment)
         .order_by(col(Conversation.snoozed_until))
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -97,9 +100,7 @@ def wake_due(session: Session, *, limit: int = 500) -> int:
 
 def any_due(session: Session) -> bool:
     """Whether something was put off until now: asked without the right to write."""
-    query = select(Conversation.id).where(
-        col(Conversation.snoozed_until) <= now(session), Conversation.state == "snoozed"
-    )
+    query = select(Conversation.id).where(_PUT_OFF, col(Conversation.snoozed_until) <= now(session))
     return session.exec(query.limit(1)).first() is not None
 
 

@@ -1,71 +1,298 @@
-"""Lists of conversations: what an agent filters by, and one page of it. Keyset pages, never an offset."""
+"""Lists of conversations: one page of what an agent asks for, and how many there are. Keyset pages, never an offset.
 
-from dataclasses import dataclass
-from datetime import datetime
+Each state has an index of its own in the order of its list, which holds all that a filter asks about. A page reads
+along it and looks at no more than MAX_LOOKED entries: where a filter matches next to nothing among very many, the
+page is shorter than asked for, and the next one goes on from there. So no filter takes longer than that.
 
-from sqlalchemy import ColumnElement
-from sqlmodel import Session, col, or_, select
+    open        most urgent first, then who has waited longest
+    snoozed     who comes back soonest first
+    answered    answered last first
+    done        finished last first
+    all         opened last first
+    with text   by the newest mail that matches, in the order in which mail was stored
+"""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Subquery,
+    and_,
+    bindparam,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+)
+from sqlmodel import Session, col
+from sqlmodel import select as select_rows
+
+from briefbox.db import now
+from briefbox.errors import InvalidValueError
+from briefbox.schemas import PRIORITIES
+from briefbox.store import conversations, rows, sla
+from briefbox.store.filters import Filter
 from briefbox.store.sight import ALL, Sight
 from briefbox.tables import Conversation
 
+__all__ = ["Filter", "Page", "count", "counts", "matches", "order_key", "page"]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """What is asked for. Empty is "any"; values of one field are alternatives, fields add up."""
+# Entries of an index that one page or one count looks at.
+MAX_LOOKED = 100_000
+# The same where there is no such index, so that each is a row.
+MAX_LOOKED_ROWS = 10_000
 
-    state: str = "open"  # open, snoozed, answered, done; "" is all of them
-    mailboxes: tuple[int, ...] = ()
-    priorities: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
-    assigned: str = ""  # "none", or a user's id
-    needs_human: bool = False
-    overdue: bool = False  # beyond the target of its priority
-    text: str = ""  # full text: subject, sender, what the mail and its brief say
+_TABLE = rows.table_of(Conversation)
+_BACK_TO_START = "after: this is no place in this list. Start again at its first page."
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Beyond the microseconds of the year 9999: what is left of it sorts newest first.
+_LAST = 10**18
+_LAST_ID = 2**31
 
 
-def page(
-    session: Session,
-    wanted: Filter,
-    *,
-    sight: Sight = ALL,
-    after: tuple[int, datetime, int] | None = None,
-    limit: int = 50,
-) -> list[Conversation]:
-    """Most urgent first, then who has waited longest. `after` is the last row's `queue_key`."""
-    query = select(Conversation).where(*conditions(wanted, sight))
-    if after is not None:
-        rank_, since, id_ = after
-        query = query.where(
-            or_(
-                col(Conversation.priority_rank) > rank_,
-                (col(Conversation.priority_rank) == rank_) & (col(Conversation.waiting_since) > since),
-                (col(Conversation.priority_rank) == rank_)
-                & (col(Conversation.waiting_since) == since)
-                & (col(Conversation.id) > id_),
-            )
+@dataclass(slots=True)
+class Page:
+    """Some conversations in their order. Fewer than asked for with a `next` says: so far, look further."""
+
+    conversations: list[Conversation] = field(default_factory=list)
+    next: str = ""  # where the page after it begins; "" where there is none
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """The columns that a list is sorted by; the last one is the id."""
+
+    columns: tuple[str, ...]
+    newest_first: bool = False
+
+    def by(self, c: Any) -> list[ColumnElement[Any]]:
+        return [c[name].desc() if self.newest_first else c[name].asc() for name in self.columns]
+
+    def beyond(self, place: Sequence[Any]) -> ColumnElement[bool]:
+        here = tuple_(*(_TABLE.c[name] for name in self.columns))
+        there = tuple_(
+            *(literal(value, _TABLE.c[name].type) for name, value in zip(self.columns, place, strict=True))
         )
-    order = (col(Conversation.priority_rank), col(Conversation.waiting_since), col(Conversation.id))
-    return list(session.exec(query.order_by(*order).limit(limit)))
+        return here < there if self.newest_first else here > there
+
+    def place(self, row: Any) -> list[Any]:
+        return [getattr(row, name) for name in self.columns]
 
 
-def conditions(wanted: Filter, sight: Sight) -> list[ColumnElement[bool]]:
-    """The filter as SQL."""
-    where: list[ColumnElement[bool]] = [
-        col(Conversation.state) != "merged",
-        sight.where(Conversation.mailbox_id),
-    ]
-    if wanted.state:
-        where.append(col(Conversation.state) == wanted.state)
-    for column, values in (
-        (Conversation.mailbox_id, wanted.mailboxes),
-        (Conversation.category, wanted.categories),
-        (Conversation.priority, wanted.priorities),
-    ):
-        if values:
-            where.append(col(column).in_(values))
+_ORDERS = {
+    "open": _Order(("priority_rank", "waiting_since", "id")),
+    "snoozed": _Order(("snoozed_until", "id")),
+    "answered": _Order(("answered_at", "id"), newest_first=True),
+    "done": _Order(("done_at", "id"), newest_first=True),
+    "": _Order(("id",), newest_first=True),
+}
+# What filters ask about: each index of a list holds them all (tables.py).
+_ASKED = ("mailbox_id", "assigned_to", "category", "in_doubt", "priority_rank", "waiting_since")
+
+
+def page(session: Session, wanted: Filter, *, sight: Sight = ALL, after: str = "", limit: int = 50) -> Page:
+    """One page of a list. `after` is the `next` of the page before. Raises InvalidValueError."""
+    if wanted.text:
+        return _page_of_found(session, wanted, sight, after, limit)
+    order = _ORDERS[wanted.state]
+    looked = _looked(wanted, order, _place(after, order))
+    query = select(*(looked.c[name] for name in order.columns))
+    query = query.where(*conditions(looked.c, wanted, sight, _cutoffs(session, wanted)))
+    found = session.connection().execute(query.order_by(*order.by(looked.c)).limit(limit + 1)).all()
+    shown = found[:limit]
+    if len(found) > limit:
+        following = _place_text(order.place(shown[-1]))
+    else:
+        following = _end_of_look(session, wanted, order, after)
+    return Page(load(session, [row.id for row in shown]), following)
+
+
+def load(session: Session, ids: Sequence[int]) -> list[Conversation]:
+    """These conversations, in this order; what is gone is left out."""
+    found = session.exec(select_rows(Conversation).where(col(Conversation.id).in_(ids))) if ids else ()
+    by_id = {conversation.id: conversation for conversation in found}
+    return [by_id[id_] for id_ in ids if id_ in by_id]
+
+
+def count(session: Session, wanted: Filter, *, sight: Sight = ALL, cap: int = 1000) -> int:
+    """How many there are; `cap` is as good as "more". Of what a page would look at, so that it is quick."""
+    if wanted.text:
+        return _count_of_found(session, wanted, sight, cap)
+    looked = _looked(wanted, _ORDERS[wanted.state], None)
+    query = select(looked.c.id).where(*conditions(looked.c, wanted, sight, _cutoffs(session, wanted)))
+    capped = query.limit(cap).subquery()
+    return int(session.connection().execute(select(func.count()).select_from(capped)).scalar_one())
+
+
+def count_each(
+    session: Session, wanted: Sequence[Filter], *, sight: Sight = ALL, cap: int = 1000
+) -> list[int]:
+    """`count` of several filters."""
+    return [count(session, one, sight=sight, cap=cap) for one in wanted]
+
+
+def counts(session: Session, sight: Sight = ALL) -> dict[str, int]:
+    """How many there are in each state, counted up to `conversations.MAX_COUNTED`: that many is as good as "more"."""
+    return conversations.counts(session, sight)
+
+
+def matches(wanted: Filter, conversation: Conversation, targets: dict[str, int]) -> bool:
+    """Whether a row belongs to the list: the same filter in Python, for live rows. Its text is left out."""
+    if conversation.state == "merged" or (wanted.state and conversation.state != wanted.state):
+        return False
+    if wanted.overdue:
+        due = sla.due(conversation, targets)
+        if due is None or due > datetime.now(UTC):
+            return False
+    owner = "none" if conversation.assigned_to is None else str(conversation.assigned_to)
+    return (
+        (not wanted.mailboxes or conversation.mailbox_id in wanted.mailboxes)
+        and (not wanted.priorities or conversation.priority in wanted.priorities)
+        and (not wanted.categories or conversation.category in wanted.categories)
+        and wanted.assigned in ("", owner)
+        and (not wanted.needs_human or bool(conversation.needs_human))
+    )
+
+
+def order_key(conversation: Conversation, wanted: Filter) -> str:
+    """Sorts as text like `page` sorts rows. "" for a question of text: a row alone does not tell its place there."""
+    if wanted.text:
+        return ""
+    order = _ORDERS[wanted.state]
+    parts = []
+    for value in order.place(conversation):
+        number = _number(value)
+        if isinstance(value, datetime):
+            parts.append(f"{_LAST - number if order.newest_first else number:019d}")
+        else:
+            parts.append(f"{_LAST_ID - number if order.newest_first else number:010d}")
+    return "-".join(parts)
+
+
+# --- the filter as SQL
+
+
+def conditions(
+    c: Any, wanted: Filter, sight: Sight, cutoffs: dict[str, datetime]
+) -> list[ColumnElement[bool]]:
+    """The filter over these columns, but for its state and its text."""
+    where: list[ColumnElement[bool]] = []
+    if sight.mailboxes is not None:
+        where.append(c.mailbox_id.in_(sorted(sight.mailboxes)))
+    if wanted.mailboxes:
+        where.append(c.mailbox_id.in_(wanted.mailboxes))
+    if wanted.priorities:
+        where.append(c.priority_rank.in_([conversations.rank(name) for name in wanted.priorities]))
+    if wanted.categories:
+        where.append(c.category.in_(wanted.categories))
     if wanted.assigned == "none":
-        where.append(col(Conversation.assigned_to).is_(None))
+        where.append(c.assigned_to.is_(None))
     elif wanted.assigned:
-        where.append(col(Conversation.assigned_to) == int(wanted.assigned))
+        where.append(c.assigned_to == wanted.assigned_id)
+    if wanted.needs_human:
+        where.append(c.in_doubt.is_(True))
+    if wanted.overdue:
+        late = [
+            and_(c.priority_rank == conversations.rank(name), c.waiting_since <= cutoff)
+            for name, cutoff in cutoffs.items()
+        ]
+        where.append(or_(false(), *late))
     return where
+
+
+def _cutoffs(session: Session, wanted: Filter) -> dict[str, datetime]:
+    """By priority: who has waited since before this is overdue. Nobody is in a state in which nobody waits."""
+    if not wanted.overdue or wanted.state in ("done", "answered"):
+        return {}
+    moment = now(session)
+    return {
+        priority: moment - timedelta(minutes=minutes)
+        for priority, minutes in sla.targets(session).items()
+        if priority in PRIORITIES
+    }
+
+
+def in_state(c: Any, state: str) -> ColumnElement[bool]:
+    """The state as a literal: an index of some rows is used only where the statement itself says which."""
+    if not state:
+        return col(c.state) != "merged"
+    return col(c.state) == bindparam(None, state, literal_execute=True)
+
+
+def _looked(wanted: Filter, order: _Order, place: Sequence[Any] | None) -> Subquery:
+    """What one page looks at, along the index of its list."""
+    names = dict.fromkeys((*order.columns, *_ASKED))
+    query = _along(wanted, order, place, [_TABLE.c[name] for name in names])
+    return query.limit(_bound(wanted)).subquery("looked")
+
+
+def _along(wanted: Filter, order: _Order, place: Sequence[Any] | None, columns: Sequence[Any]) -> Select[Any]:
+    query = select(*columns).where(in_state(_TABLE.c, wanted.state))
+    if place is not None:
+        query = query.where(order.beyond(place))
+    if wanted.state == "open" and len(wanted.priorities) == 1:
+        query = query.where(_TABLE.c.priority_rank == conversations.rank(wanted.priorities[0]))
+    return query.order_by(*order.by(_TABLE.c))
+
+
+def _bound(wanted: Filter) -> int:
+    return MAX_LOOKED if wanted.state else MAX_LOOKED_ROWS
+
+
+def _end_of_look(session: Session, wanted: Filter, order: _Order, after: str) -> str:
+    """Where the next page goes on, when this one looked at all that it may and found too few."""
+    columns = [_TABLE.c[name] for name in order.columns]
+    last = _along(wanted, order, _place(after, order), columns).offset(_bound(wanted) - 1).limit(1)
+    row = session.connection().execute(last).first()
+    return "" if row is None else _place_text(order.place(row))
+
+
+# --- with text
+
+
+def _page_of_found(session: Session, wanted: Filter, sight: Sight, after: str, limit: int) -> Page:
+    raise InvalidValueError("Searching for text comes with the next change.")
+
+
+def _count_of_found(session: Session, wanted: Filter, sight: Sight, cap: int) -> int:
+    return 0
+
+
+# --- places in a list, as they stand in the address of the next page
+
+
+def _number(value: Any) -> int:
+    if isinstance(value, datetime):
+        return (value - _EPOCH) // timedelta(microseconds=1)
+    return 0 if value is None else int(value)
+
+
+def _place_text(place: Sequence[Any]) -> str:
+    return "-".join(str(_number(value)) for value in place)
+
+
+def _place(text: str, order: _Order) -> list[Any] | None:
+    if not text:
+        return None
+    parts = text.split("-")
+    if len(parts) != len(order.columns) or not (text.isascii() and len(text) < 60):
+        raise InvalidValueError(_BACK_TO_START)
+    place: list[Any] = []
+    for name, part in zip(order.columns, parts, strict=True):
+        if not part.isdigit():
+            raise InvalidValueError(_BACK_TO_START)
+        number = int(part)
+        if name.endswith(("_at", "_since", "_until")):
+            try:
+                place.append(_EPOCH + timedelta(microseconds=number))
+            except OverflowError:
+                raise InvalidValueError(_BACK_TO_START) from None
+        else:
+            place.append(min(number, _LAST_ID - 1))
+    return place

@@ -14,6 +14,14 @@ depends_on = None
 # Minutes to the first answer, day and night. An admin changes them on the desk.
 _SLA = {"urgent": 60, "high": 240, "normal": 1440, "low": 4320}
 
+# One index for each list of the queue: what it is sorted by, and of what filters ask about that is not among it.
+_LISTS = {
+    "open": ("priority_rank", "waiting_since", "id"),
+    "snoozed": ("snoozed_until", "id", "priority_rank", "waiting_since"),
+    "answered": ("answered_at", "id", "priority_rank", "waiting_since"),
+    "done": ("done_at", "id", "priority_rank", "waiting_since"),
+}
+
 
 def upgrade() -> None:
     moment = sa.DateTime(timezone=True)
@@ -278,25 +286,11 @@ def upgrade() -> None:
     with op.batch_alter_table("conversations") as table:
         table.add_column(sa.Column("snoozed_until", moment, nullable=True))
         table.add_column(sa.Column("assigned_to", sa.Integer(), nullable=True))
+        table.add_column(sa.Column("in_doubt", sa.Boolean(), nullable=False, server_default=sa.false()))
         table.drop_index(table.f("ix_conversations_mailbox_id"))
-        table.create_index(
-            "ix_conversations_assigned_queue",
-            ["assigned_to", "state", "priority_rank", "waiting_since", "id"],
-            unique=False,
-        )
-        table.create_index(
-            "ix_conversations_category_queue",
-            ["category", "state", "priority_rank", "waiting_since", "id"],
-            unique=False,
-        )
-        table.create_index("ix_conversations_done", ["state", "done_at", "id"], unique=False)
-        table.create_index(
-            "ix_conversations_mailbox_queue",
-            ["mailbox_id", "state", "priority_rank", "waiting_since", "id"],
-            unique=False,
-        )
+        table.drop_index("ix_conversations_queue")
         table.create_index("ix_conversations_opened", ["opened_at", "mailbox_id", "category"], unique=False)
-        table.create_index("ix_conversations_snoozed", ["snoozed_until"], unique=False)
+        table.create_index("ix_conversations_category", ["category", "state"], unique=False)
         table.create_foreign_key(table.f("fk_conversations_assigned_to"), "users", ["assigned_to"], ["id"])
 
     with op.batch_alter_table("corrections") as table:
@@ -327,6 +321,17 @@ def upgrade() -> None:
         table.alter_column("seen_at", existing_type=moment, nullable=False)
         table.alter_column("verified_at", existing_type=moment, nullable=False)
     op.execute("UPDATE conversations SET state = 'answered' WHERE state = 'open' AND answered_at IS NOT NULL")
+    op.execute("UPDATE conversations SET in_doubt = TRUE WHERE CAST(needs_human AS TEXT) <> '[]'")
+    for state, columns in _LISTS.items():
+        condition = sa.text(f"state = '{state}'")
+        op.create_index(
+            f"ix_conversations_{state}",
+            "conversations",
+            [*columns, "mailbox_id", "assigned_to", "category", "in_doubt"],
+            unique=False,
+            sqlite_where=condition,
+            postgresql_where=condition,
+        )
     targets = sa.table("sla_targets", sa.column("priority"), sa.column("minutes"))
     op.bulk_insert(targets, [{"priority": name, "minutes": minutes} for name, minutes in _SLA.items()])
     _make_search_tables()
@@ -368,10 +373,12 @@ def downgrade() -> None:
     with op.batch_alter_table("categories") as table:
         table.drop_column("merged_into")
     with op.batch_alter_table("conversations") as table:
-        for name in ("mailbox_queue", "category_queue", "assigned_queue", "done", "snoozed", "opened"):
+        for name in (*_LISTS, "opened", "category"):
             table.drop_index(f"ix_conversations_{name}")
+        table.create_index("ix_conversations_queue", ["state", "priority_rank", "waiting_since", "id"])
         table.create_index("ix_conversations_mailbox_id", ["mailbox_id"])
         table.drop_constraint("fk_conversations_assigned_to", type_="foreignkey")
+        table.drop_column("in_doubt")
         table.drop_column("assigned_to")
         table.drop_column("snoozed_until")
     for name in (
