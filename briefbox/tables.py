@@ -416,7 +416,7 @@ class Conversation(SQLModel, table=True):
         _list_index("answered", "answered_at", "id", "priority_rank", "waiting_since"),
         _list_index("done", "done_at", "id", "priority_rank", "waiting_since"),
         # For what goes by days, and for how many have a category.
-        Index("ix_conversations_opened", "opened_at", "mailbox_id", "category"),
+        Index("ix_conversations_opened", "opened_at", "mailbox_id", "category", "state"),
         Index("ix_conversations_category", "category", "state"),
         Index("ix_conversations_subject", "mailbox_id", "customer_address", "subject_key"),
     )

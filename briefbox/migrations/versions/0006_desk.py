@@ -289,7 +289,9 @@ def upgrade() -> None:
         table.add_column(sa.Column("in_doubt", sa.Boolean(), nullable=False, server_default=sa.false()))
         table.drop_index(table.f("ix_conversations_mailbox_id"))
         table.drop_index("ix_conversations_queue")
-        table.create_index("ix_conversations_opened", ["opened_at", "mailbox_id", "category"], unique=False)
+        table.create_index(
+            "ix_conversations_opened", ["opened_at", "mailbox_id", "category", "state"], unique=False
+        )
         table.create_index("ix_conversations_category", ["category", "state"], unique=False)
         table.create_foreign_key(table.f("fk_conversations_assigned_to"), "users", ["assigned_to"], ["id"])
 
