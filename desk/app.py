@@ -17,6 +17,7 @@ from desk import (
     categories,
     conversation,
     cost,
+    numbers,
     problems,
     queue,
     regroup,
@@ -52,6 +53,7 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
 
     app = FastAPI(title="briefbox desk", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.desk = Desk(database, settings, pages, live, tools)
+    app.state.days = numbers.KeptDays()
 
     # A new page goes into the second list: who is not signed in gets nothing unless it stands in the first.
     for router in (auth.public, status.public):
@@ -66,6 +68,7 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         training.router,
         categories.router,
         answer_times.router,
+        numbers.router,
         auth.router,
     ):
         app.include_router(router, dependencies=[Depends(access.signed_in)])
