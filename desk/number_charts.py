@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from math import log
 from statistics import median
 
 from briefbox.schemas import BRIEF_FIELDS
@@ -31,6 +32,35 @@ FIELDS = tuple(BRIEF_FIELDS)
 MOST_DAYS = 92
 # Of fewer a share says nothing.
 FEW = 20
+
+
+# Places on the axis of times, in seconds.
+TIMES = (
+    (1, "1 s"),
+    (10, "10 s"),
+    (60, "1 min"),
+    (600, "10 min"),
+    (3600, "1 h"),
+    (36_000, "10 h"),
+    (360_000, "100 h"),
+)
+
+
+class _Scale:
+    """Times from a second on a logarithmic axis, up to the first place that is not exceeded."""
+
+    def __init__(self, highest: float) -> None:
+        self._top = next(
+            (n for n, (seconds, _) in enumerate(TIMES) if seconds >= highest and n), len(TIMES) - 1
+        )
+
+    def at(self, seconds: float) -> float:
+        """From 0 to 1."""
+        return min(1.0, log(max(1.0, seconds)) / log(TIMES[self._top][0]))
+
+    def ticks(self) -> list[Tick]:
+        """The places up to the highest."""
+        return [Tick(y_at(self.at(seconds), 1.0), text) for seconds, text in TIMES[: self._top + 1]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +143,8 @@ def time_to_brief(spans: Sequence[Span]) -> Chart:
     """From the mail's arrival on its server to its brief."""
     middle = [_middle([day.brief_median for day in span.days]) for span in spans]
     most = [_middle([day.brief_p95 for day in span.days]) for span in spans]
-    highest = max((v for v in most if v is not None), default=0.0)
-    divisor, unit = next(((d, u) for d, u in ((3600, " h"), (60, " min")) if highest >= 2 * d), (1, " s"))
-    top = nice_top(highest / divisor)
-    scaled = [[None if v is None else v / divisor for v in values] for values in (middle, most)]
+    scale = _Scale(max((v for v in most if v is not None), default=1.0))
+    scaled = [[None if v is None else scale.at(v) for v in values] for values in (middle, most)]
     known = [v for v in middle if v is not None]
     return Chart(
         id="time-to-brief",
@@ -124,7 +152,7 @@ def time_to_brief(spans: Sequence[Span]) -> Chart:
         sentence=f"Half of the briefs were there after {spoken(median(known))} on the median {_unit(spans)}."
         if known
         else "No brief was written.",
-        y_ticks=y_axis(top, unit=unit),
+        y_ticks=scale.ticks(),
         x_ticks=x_labels([span.label for span in spans]),
         columns=(_unit(spans).capitalize(), "Median", "95 of 100 within", "Briefs"),
         rows=[
@@ -136,9 +164,11 @@ def time_to_brief(spans: Sequence[Span]) -> Chart:
             )
             for span, mid, high in zip(spans, middle, most, strict=True)
         ],
-        lines=[line("median", "a", scaled[0], top), line("95 of 100 within", "b", scaled[1], top)],
+        lines=[line("median", "a", scaled[0], 1.0), line("95 of 100 within", "b", scaled[1], 1.0)],
         legend=(("median", "a"), ("95 of 100 within", "b")),
-        notes=["Without older mail, which waits behind all new mail."],
+        notes=[
+            "Each line of the grid is several times the one below, so that one bad day does not hide the others. Without older mail, which waits behind all new mail."
+        ],
         empty=not known,
     )
 

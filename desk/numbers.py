@@ -25,6 +25,8 @@ router = APIRouter()
 MAX_DAYS = 366
 # So long a day that is over is taken from memory. Not for ever: a late answer, a merge, an undone correction change it.
 KEEP_SECONDS = 900.0
+# One of long ago hardly changes any more.
+KEEP_OLD_SECONDS, OLD_DAYS = 6 * 3600.0, 14
 KEEP_TODAY_SECONDS = 20.0
 MAX_KEPT = 4000
 
@@ -57,7 +59,8 @@ class KeptDays:
                 if len(self._days) + len(counted) > MAX_KEPT:
                     self._days.clear()
                 for day, found in counted.items():
-                    keep = KEEP_TODAY_SECONDS if day >= today else KEEP_SECONDS
+                    old = (today - day).days
+                    keep = KEEP_OLD_SECONDS if old > OLD_DAYS else KEEP_SECONDS if old else KEEP_TODAY_SECONDS
                     self._days[scope, day] = _Kept(moment + keep, found)
             known |= counted
         return dict(sorted(known.items()))

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, union_all
-from sqlmodel import Session, and_, col, exists, func, not_, select
+from sqlalchemy import union_all
+from sqlmodel import Session, col, func, select
 
 from briefbox.db import now
 from briefbox.schemas import BRIEF_FIELDS, PRIORITIES
@@ -17,6 +17,8 @@ LABELS = ("priority", "category")
 # How far back agreement looks, and at how many briefs at most.
 AGREEMENT_DAYS = 90
 MAX_JUDGED = 2000
+# More are not looked at: the page would wait for them.
+MAX_COUNTED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +42,56 @@ class Agreement:
 
 
 def since_last_run(session: Session) -> list[Judged]:
-    """What the next run has to learn from beyond the last one's dataset, labels before texts."""
+    """What the next run has to learn from beyond the last one's dataset, labels before texts.
+
+    Of the newest MAX_COUNTED corrections and as many confirmations.
+    """
     since = retraining.learned_until(session)
     rows: dict[tuple[str, str], Counter[str]] = {}
-    for field in BRIEF_FIELDS:
-        for label, number in _corrected(session, field, since):
-            rows.setdefault((field, label), Counter())["corrected"] += number
-        for label, strength, number in _confirmed(session, field, since):
-            rows.setdefault((field, label), Counter())[strength] += number
+
+    def count(field: str, label: str, kind: str, number: int) -> None:
+        rows.setdefault((field, label if field in LABELS else ""), Counter())[kind] += number
+
+    corrected, confirmed = _newest(Correction, since), _newest(Confirmation, since)
+    done = Conversation.state == "done"
+    given = (
+        select(col(Correction.field), Correction.after, func.count())
+        .where(col(Correction.id).in_(corrected), col(Correction.field).in_(LABELS), done)
+        .join(Conversation, col(Correction.conversation_id) == col(Conversation.id))
+    )
+    for field, label, number in session.exec(given.group_by(col(Correction.field), col(Correction.after))):
+        count(field, label, "corrected", number)
+    texts = (
+        select(col(Correction.field), func.count())
+        .where(col(Correction.id).in_(corrected), col(Correction.field).not_in(LABELS), done)
+        .join(Conversation, col(Correction.conversation_id) == col(Conversation.id))
+    )
+    for field, number in session.exec(texts.group_by(col(Correction.field))):
+        count(field, "", "corrected", number)
+    labels = (col(Brief.priority), col(Brief.category), col(Confirmation.strength))
+    approved = (
+        select(*labels, func.count())
+        .select_from(Confirmation)
+        .join(Brief, col(Confirmation.brief_id) == col(Brief.id))
+        .join(Conversation, col(Confirmation.conversation_id) == col(Conversation.id))
+        .where(col(Confirmation.id).in_(confirmed), done)
+    )
+    for priority, category, strength, number in session.exec(approved.group_by(*labels)):
+        for field in BRIEF_FIELDS:
+            count(field, priority if field == "priority" else category, strength, number)
+    # Without those whose field was corrected on this brief: that counts there, and they are few.
+    corrections = (
+        select(Correction.brief_id, Correction.field)
+        .where(col(Correction.undone_at).is_(None), col(Correction.brief_id).is_not(None))
+        .distinct()
+        .subquery()
+    )
+    both = approved.join(corrections, corrections.c.brief_id == col(Confirmation.brief_id))
+    fields: Any = both.add_columns(corrections.c.field)
+    for priority, category, strength, number, field in session.exec(
+        fields.group_by(*labels, corrections.c.field)
+    ):
+        count(field, priority if field == "priority" else category, strength, -number)
     order = {name: n for n, name in enumerate((*LABELS, *BRIEF_FIELDS))}
     ranks = {name: n for n, name in enumerate(PRIORITIES)}
     return [
@@ -55,46 +99,15 @@ def since_last_run(session: Session) -> list[Judged]:
         for (field, label), counts in sorted(
             rows.items(), key=lambda row: (order[row[0][0]], ranks.get(row[0][1], 9), row[0][1])
         )
+        if any(counts.values())
     ]
 
 
-def _corrected(session: Session, field: str, since: Any) -> list[tuple[str, int]]:
-    label: Any = Correction.after if field in LABELS else func.coalesce("", "")
-    query = (
-        select(label, func.count())
-        .select_from(Correction)
-        .join(Conversation, col(Correction.conversation_id) == col(Conversation.id))
-        .where(*_counts(Correction, since), Correction.field == field)
-    )
-    return [(name, number) for name, number in session.exec(query.group_by(label))]
-
-
-def _confirmed(session: Session, field: str, since: Any) -> list[tuple[str, str, int]]:
-    """Confirmations of what the model said itself: a field that was corrected on this brief counts there."""
-    label: Any = getattr(Brief, field) if field in LABELS else func.coalesce("", "")
-    corrected = exists().where(
-        and_(
-            col(Correction.brief_id) == col(Confirmation.brief_id),
-            col(Correction.field) == field,
-            col(Correction.undone_at).is_(None),
-        )
-    )
-    query = (
-        select(label, Confirmation.strength, func.count())
-        .select_from(Confirmation)
-        .join(Brief, col(Confirmation.brief_id) == col(Brief.id))
-        .join(Conversation, col(Confirmation.conversation_id) == col(Conversation.id))
-        .where(*_counts(Confirmation, since), not_(corrected))
-    )
-    return list(session.exec(query.group_by(label, col(Confirmation.strength))))
-
-
-def _counts(table: type[Correction] | type[Confirmation], since: Any) -> list[ColumnElement[bool]]:
-    where: list[ColumnElement[bool]] = [
-        col(Conversation.state) == "done",
-        col(table.undone_at).is_(None),
-    ]
-    return where if since is None else [*where, col(table.created_at) > since]
+def _newest(table: type[Correction] | type[Confirmation], since: datetime | None) -> Any:
+    query = select(table.id).where(col(table.undone_at).is_(None))
+    if since is not None:
+        query = query.where(col(table.created_at) > since)
+    return query.order_by(col(table.created_at).desc()).limit(MAX_COUNTED)
 
 
 def agreement(session: Session) -> list[Agreement]:

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, case, cast, extract, literal_column
-from sqlmodel import Session, and_, col, exists, func, not_, or_, select
+from sqlmodel import Session, and_, col, func, or_, select
 
 from briefbox.db import now
 from briefbox.schemas import BRIEF_FIELDS, UNFINISHED, EmailKind
@@ -102,7 +102,7 @@ def adapter_changes(session: Session, first: date, last: date) -> list[Promotion
     """When another adapter came into use."""
     start, end = _bounds(first, last)
     query = select(Promotion).where(col(Promotion.created_at) >= start, col(Promotion.created_at) < end)
-    return list(session.exec(query.order_by(col(Promotion.id))))
+    return list(session.exec(query.order_by(col(Promotion.created_at), col(Promotion.id))))
 
 
 # --- each number
@@ -162,52 +162,75 @@ def _finished(session: Session, days: dict[date, Day], start: datetime, end: dat
     counts = select(day, func.count(), func.count(col(Conversation.brief_id))).where(*done)
     for when, number, judged in session.exec(counts.group_by(literal_column("day"))):
         days[_date(when)].finished, days[_date(when)].judged = number, judged
+    brief_id = col(Conversation.brief_id)
+    by_field: tuple[Any, ...] = (literal_column("day"), col(Correction.field))
+    conversation = func.count(func.distinct(Conversation.id))
     given = (
-        select(day, col(Correction.field), func.count(func.distinct(Conversation.id)))
+        select(day, col(Correction.field), conversation)
         .select_from(Conversation)
-        .join(Correction, col(Correction.brief_id) == col(Conversation.brief_id))
+        .join(Correction, col(Correction.brief_id) == brief_id)
         .where(*done, col(Correction.undone_at).is_(None))
-        .group_by(literal_column("day"), col(Correction.field))
     )
-    for when, name, number in session.exec(given):
+    for when, name, number in session.exec(given.group_by(*by_field)):
         days[_date(when)].corrected[name] = number
-    for name in BRIEF_FIELDS:
-        pressed = (
-            select(day, func.count(func.distinct(Conversation.id)))
-            .select_from(Conversation)
-            .join(Confirmation, col(Confirmation.brief_id) == col(Conversation.brief_id))
-            .where(*done, Confirmation.strength == "strong", col(Confirmation.undone_at).is_(None))
-            .where(not_(_corrected(Conversation.brief_id, name)))
-            .group_by(literal_column("day"))
-        )
-        for when, number in session.exec(pressed):
-            days[_date(when)].accepted[name] = number
+    # Pressed "right as it is", without those whose field was corrected: of these there are few.
+    pressed = (Confirmation.strength == "strong", col(Confirmation.undone_at).is_(None))
+    strong = (
+        select(day, conversation)
+        .select_from(Conversation)
+        .join(Confirmation, col(Confirmation.brief_id) == brief_id)
+        .where(*done, *pressed)
+    )
+    for when, number in session.exec(strong.group_by(literal_column("day"))):
+        days[_date(when)].accepted = dict.fromkeys(BRIEF_FIELDS, number)
+    both = given.join(Confirmation, col(Confirmation.brief_id) == brief_id).where(*pressed)
+    for when, name, number in session.exec(both.group_by(*by_field)):
+        days[_date(when)].accepted[name] -= number
 
 
 def _sure(session: Session, days: dict[date, Day], start: datetime, end: datetime, scope: Scope) -> None:
     day = _day(session, Conversation.done_at).label("day")
+    done = (
+        Conversation.state == "done",
+        *_between(Conversation.done_at, start, end),
+        scope.where(Conversation.mailbox_id),
+    )
+    tenths = {name: _tenth(getattr(Brief, f"{name}_confidence")).label(f"{name}_tenth") for name in LABELS}
+    sums = (func.sum(getattr(Brief, f"{name}_confidence")) for name in LABELS)
+    of = (
+        select(day, *tenths.values(), func.count(), *sums)  # type: ignore[call-overload]
+        .select_from(Conversation)
+        .join(Brief, col(Brief.id) == col(Conversation.brief_id))
+        .where(*done)
+        .group_by(literal_column("day"), *(literal_column(f"{name}_tenth") for name in LABELS))
+    )
+    for when, *places, number, first, second in session.exec(of):
+        for name, place, total in zip(LABELS, places, (first, second), strict=True):
+            if place is not None:
+                bins = days[_date(when)].sure.setdefault(name, {})
+                before = bins.get(int(place), (0, 0, 0.0))
+                bins[int(place)] = (before[0] + number, before[1] + number, before[2] + float(total))
     for name in LABELS:
-        confidence = getattr(Brief, f"{name}_confidence")
-        tenth = case((confidence >= 1, BINS - 1), else_=cast(func.floor(confidence * BINS), Integer)).label(
-            "tenth"
-        )
-        query = (
-            select(  # type: ignore[call-overload]
-                day,
-                tenth,
-                func.count(),
-                func.sum(case((_corrected(Brief.id, name), 0), else_=1)),
-                func.sum(confidence),
-            )
+        wrong = (
+            select(day, tenths[name], func.count(func.distinct(Conversation.id)))
             .select_from(Conversation)
+            .join(Correction, col(Correction.brief_id) == col(Conversation.brief_id))
             .join(Brief, col(Brief.id) == col(Conversation.brief_id))
-            .where(Conversation.state == "done", *_between(Conversation.done_at, start, end))
-            .where(scope.where(Conversation.mailbox_id), confidence.is_not(None))
-            .group_by(literal_column("day"), literal_column("tenth"))
+            .where(*done, Correction.field == name, col(Correction.undone_at).is_(None))
+            .group_by(literal_column("day"), literal_column(f"{name}_tenth"))
         )
-        for when, place, number, right, total in session.exec(query):
-            bins = days[_date(when)].sure.setdefault(name, {})
-            bins[int(place)] = (number, int(right), float(total))
+        for when, place, number in session.exec(wrong):
+            if place is not None:
+                bins = days[_date(when)].sure[name]
+                count, right, total = bins[int(place)]
+                bins[int(place)] = (count, right - number, total)
+
+
+def _tenth(confidence: Any) -> Any:
+    """0 to 9; NULL where the engine's server does not tell."""
+    # SQLite's floor() takes no NULL, even where its case is not reached.
+    place = cast(func.floor(func.coalesce(confidence, 0.0) * BINS), Integer)
+    return case((confidence.is_(None), None), (confidence >= 1, BINS - 1), else_=place)
 
 
 def _answered(
@@ -249,16 +272,6 @@ def _answered(
     query = select(c.day, kind, func.count()).group_by(c.day, literal_column("kind"))
     for when, name, number in session.exec(query):
         setattr(days[_date(when)], name, number)
-
-
-def _corrected(brief_id: Any, name: str) -> ColumnElement[bool]:
-    return exists().where(
-        and_(
-            col(Correction.brief_id) == col(brief_id),
-            col(Correction.field) == name,
-            col(Correction.undone_at).is_(None),
-        )
-    )
 
 
 # --- time, in both databases
