@@ -76,6 +76,16 @@ class Chart:
     top: int = TOP
     bottom: int = HEIGHT - BOTTOM
 
+    @property
+    def bar_paths(self) -> list[tuple[str, str]]:
+        """All bars of a style as one path: a third of the bytes of a rectangle for each."""
+        paths: dict[str, list[str]] = {}
+        for bar in self.bars:
+            paths.setdefault(bar.style, []).append(
+                f"M{bar.x:g} {bar.y:g}h{bar.width:g}v{bar.height:g}h{-bar.width:g}z"
+            )
+        return [(style, "".join(parts)) for style, parts in paths.items()]
+
 
 def nice_top(value: float) -> float:
     """The next round number: 1, 2, 2.5 or 5 times a power of ten."""

@@ -11,6 +11,7 @@ from sqlmodel import Session, col, func, select
 from briefbox.db import now
 from briefbox.schemas import BRIEF_FIELDS, PRIORITIES
 from briefbox.store import retraining
+from briefbox.store.categories import merged_names
 from briefbox.tables import Brief, Confirmation, Conversation, Correction
 
 LABELS = ("priority", "category")
@@ -48,9 +49,11 @@ def since_last_run(session: Session) -> list[Judged]:
     """
     since = retraining.learned_until(session)
     rows: dict[tuple[str, str], Counter[str]] = {}
+    names = merged_names(session)  # as the harvest will read them
 
     def count(field: str, label: str, kind: str, number: int) -> None:
-        rows.setdefault((field, label if field in LABELS else ""), Counter())[kind] += number
+        shown = names.get(label, label) if field == "category" else label if field in LABELS else ""
+        rows.setdefault((field, shown), Counter())[kind] += number
 
     corrected, confirmed = _newest(Correction, since), _newest(Confirmation, since)
     done = Conversation.state == "done"
