@@ -63,7 +63,7 @@ def _serve_one(
 def _roll_back(database: Database, settings: Settings, request: RollBackRequest) -> None:
     done = roll_back(database, settings, actor=request.actor)
     with database.write() as session:
-        promotion = requests.last_promotion(session)
+        promotion = requests.last_roll_back(session)
         requests.finish(session, request, promotion_id=promotion.id if promotion else None)
     log.info("rolled back for %s: %s", request.actor, done)
 

@@ -97,9 +97,10 @@ def fail(session: Session, request: TrainingRequest | RollBackRequest, reason: s
     _end(session, request, "failed", {"error": reason})
 
 
-def last_promotion(session: Session) -> Promotion | None:
-    """The newest change of the champion."""
-    return session.exec(select(Promotion).order_by(col(Promotion.id).desc()).limit(1)).first()
+def last_roll_back(session: Session) -> Promotion | None:
+    """The newest one on record."""
+    query = select(Promotion).where(Promotion.kind == "rollback")
+    return session.exec(query.order_by(col(Promotion.id).desc()).limit(1)).first()
 
 
 def _free(session: Session, table: type[Request]) -> Any:
