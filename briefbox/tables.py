@@ -440,6 +440,9 @@ class Conversation(SQLModel, table=True):
         _list_index("answered", "answered_at", "id", "priority_rank", "waiting_since"),
         _list_index("done", "done_at", "id", "priority_rank", "waiting_since"),
         Index("ix_conversations_mailbox", "mailbox_id", "state"),  # for counting
+        # For what goes by days, and for how many have a category.
+        Index("ix_conversations_opened", "opened_at", "mailbox_id", "category", "state"),
+        Index("ix_conversations_category", "category", "state"),
         Index("ix_conversations_subject", "mailbox_id", "customer_address", "subject_key"),
     )
     id: int = Field(default=None, primary_key=True)
@@ -606,6 +609,7 @@ class Activity(SQLModel, table=True):
     """Something that was done with a conversation, by whom, and how to undo it. Append-only but for `undone_at`."""
 
     __tablename__ = "activities"
+    __table_args__ = (Index("ix_activities_kind_created_at", "kind", "created_at"),)
     id: int = Field(default=None, primary_key=True)
     conversation_id: int = _reference("conversations.id")
     user_id: int | None = _reference("users.id", nullable=True, index=False)  # None: it came about
@@ -669,7 +673,7 @@ class Correction(SQLModel, table=True):
     after: str = _text()
     reason: str = ""
     idempotency_key: str
-    created_at: datetime = _when()
+    created_at: datetime = _when(index=True)
     undone_at: datetime | None = _when(nullable=True)  # taken back by the agent: it teaches nothing
 
 
@@ -683,7 +687,7 @@ class Confirmation(SQLModel, table=True):
     brief_id: int = _reference("briefs.id", index=False)
     user_id: int = _reference("users.id", index=False)
     strength: str
-    created_at: datetime = _when()
+    created_at: datetime = _when(index=True)
     undone_at: datetime | None = _when(nullable=True)
 
 
@@ -818,6 +822,23 @@ class RollBackRequest(SQLModel, table=True):
     state: str = "waiting"  # waiting, running, done, failed
     error: str = _text()
     promotion_id: int | None = _reference("promotions.id", nullable=True, index=False)
+    lease_until: datetime | None = _when(nullable=True)
+    created_at: datetime = _when()
+    finished_at: datetime | None = _when(nullable=True)
+
+
+class TrainingRequest(SQLModel, table=True):
+    """A harvest that somebody asked for on the desk, alone or with a run on it: the training worker makes it."""
+
+    __tablename__ = "training_requests"
+    id: int = Field(default=None, primary_key=True)
+    kind: str  # train, or look: what would be in the dataset, with nothing written
+    actor: str
+    state: str = "waiting"  # waiting, running, done, failed
+    error: str = _text()
+    report: dict[str, Any] = _json(dict)  # what was found and what was left out
+    training_run_id: int | None = _reference("training_runs.id", nullable=True, index=False)
+    lease_until: datetime | None = _when(nullable=True)
     created_at: datetime = _when()
     finished_at: datetime | None = _when(nullable=True)
 

@@ -16,8 +16,10 @@ from desk import (
     access,
     account,
     act,
+    answer_times,
     audit,
     auth,
+    categories,
     connect,
     connect_sign_in,
     connect_trial,
@@ -25,6 +27,7 @@ from desk import (
     cost,
     here,
     mailboxes,
+    numbers,
     oidc,
     original,
     people,
@@ -41,7 +44,7 @@ from desk import (
     webhooks,
 )
 from desk.api.app import PREFIX, create_api
-from desk.chores import Chore, Chores, calm, forget_drafts, wake, watch_mailboxes
+from desk.chores import Chore, Chores, calm, forget_drafts, move_merged, wake, watch_mailboxes
 from desk.context import Desk
 from desk.live import Live
 from desk.pages import STATIC, load_pages
@@ -60,6 +63,7 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         [
             Chore("waking", 1.0, partial(wake, database)),
             Chore("search entries", 0.5, partial(search.index_pending, database)),
+            Chore("moving", 2.0, partial(move_merged, database)),
             Chore("audit log", 30.0, partial(audit.check_chain, database)),
             Chore("guessing", 60.0, partial(calm, database)),
             Chore("watching mailboxes", 20.0, partial(watch_mailboxes, database, settings)),
@@ -86,6 +90,7 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
 
     app = FastAPI(title="briefbox desk", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.desk = Desk(database, settings, pages, live, tools)
+    app.state.days = numbers.KeptDays()
 
     # A new page goes into the second list: who is not signed in gets nothing unless it stands in the first.
     for router in (auth.public, oidc.public, status.public):
@@ -105,6 +110,9 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         connect_sign_in.router,
         connect_trial.router,
         mailboxes.router,
+        categories.router,
+        answer_times.router,
+        numbers.router,
         auth.router,
         account.router,
         second_factor.router,

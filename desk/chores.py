@@ -13,7 +13,7 @@ from time import monotonic
 from briefbox.db import Database
 from briefbox.errors import BriefboxError
 from briefbox.settings import Settings
-from briefbox.store import actions, drafts, mailbox_watch, throttle, trials
+from briefbox.store import actions, categories, drafts, mailbox_watch, throttle, trials
 
 log = logging.getLogger(__name__)
 
@@ -111,3 +111,12 @@ def calm(database: Database) -> bool:
     with database.write() as session:
         throttle.close_alert(session)
     return False
+
+
+def move_merged(database: Database) -> bool:
+    """Give conversations of merged categories their new name, a batch at a time."""
+    with database.read() as session:
+        if not categories.any_to_move(session):
+            return False
+    with database.write() as session:
+        return categories.move_merged(session) > 0

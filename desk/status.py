@@ -11,7 +11,7 @@ from briefbox.errors import DatabaseError
 from briefbox.schemas import EmailKind
 from briefbox.store import alerts, conversations, dead_letters, mailboxes, processes, skips, work
 from briefbox.tables import DeadLetter, Email, Mailbox
-from desk.access import SignedIn
+from desk.access import Seen, SignedIn
 from desk.context import TheDesk, page
 
 public = APIRouter()
@@ -30,7 +30,7 @@ class LetterView:
 
 
 @router.get("/status")
-def status_page(request: Request, desk: TheDesk, user: SignedIn) -> Response:
+def status_page(request: Request, desk: TheDesk, user: SignedIn, seen: Seen) -> Response:
     """Everybody sees whether things run; admins see the reasons of dead letters too."""
     with desk.database.read() as session:
         return page(
@@ -40,7 +40,7 @@ def status_page(request: Request, desk: TheDesk, user: SignedIn) -> Response:
             counts=conversations.counts(session),
             num_waiting=work.num_waiting(session),
             num_skipped=sum(n for kind, n in skips.num_skipped(session).items() if kind != EmailKind.OWN),
-            mailboxes=mailboxes.active(session),
+            mailboxes=[box for box in mailboxes.active(session) if seen.sees(box.id)],
             num_letters=_num_letters(session),
             letters=_letters(session) if user.role == "admin" else [],
             processes=processes.all_of(session),

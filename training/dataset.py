@@ -24,7 +24,9 @@ from briefbox.errors import TrainingError
 from briefbox.schemas import BRIEF_FIELDS, BriefField, BriefRequest, Example, ExampleOutput
 from briefbox.settings import Settings
 from briefbox.store import training as store
+from briefbox.store.categories import merged_names
 from briefbox.tables import Correction, Dataset, User
+from training.merged import in_new_names
 from training.quality import clean, disagreeing_agents
 from training.redact import redact_example
 from training.splits import assign
@@ -54,6 +56,48 @@ def harvest(session: Session, settings: Settings, *, actor: str) -> HarvestResul
 
     Raises TrainingError when the data folder cannot be written.
     """
+    found = gather(session, settings)
+    if not found.examples:
+        return HarvestResult(None, 0, 0, 0, found.num_unfinished, new=False, report=found.report)
+    dataset, new = write_version(
+        session, settings, found.examples, source="corrections", report=found.report, actor=actor
+    )
+    store.remember_splits(session, {e.id: e.split for e in found.examples if e.split}, dataset.id)
+    strengths = Counter(example.strength for example in found.examples)
+    return HarvestResult(
+        dataset,
+        len(found.examples),
+        strengths["corrected"],
+        strengths["confirmed"],
+        found.num_unfinished,
+        new=new,
+        report=dataset.report,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What a harvest would write."""
+
+    examples: Sequence[Example]
+    report: dict[str, Any]
+    num_unfinished: int
+
+    def facts(self) -> dict[str, Any]:
+        """For people who ask before anything is written."""
+        return {
+            "examples": len(self.examples),
+            "unfinished": self.num_unfinished,
+            "counts": _counts(self.examples),
+            "report": self.report,
+        }
+
+
+def gather(session: Session, settings: Settings) -> Gathered:
+    """What agents judged, in its parts, and what was left out and why. Nothing is written but the salt.
+
+    Raises TrainingError when the data folder cannot be written.
+    """
     keys = _Keys(settings.data_dir / FOLDER)
     unfinished = store.num_unfinished(session)
     # 1. What agents judged, without what is not worth learning or must not be learned.
@@ -69,27 +113,13 @@ def harvest(session: Session, settings: Settings, *, actor: str) -> HarvestResul
     examples = [example for example in assign(cleaned.examples, remembered) if example.split is not None]
     if straddling := len(cleaned.examples) - len(examples):
         cleaned.left_out["belongs to what is tested and to what was trained on"] = straddling
-    strengths = Counter(example.strength for example in examples)
-    if not examples:
-        return HarvestResult(None, 0, 0, 0, unfinished, new=False, report=cleaned.report())
-    report = cleaned.report() | {
-        "disagreeing_agents": _named_standings(session, examples, keys),
-        "redacted": dict(redacted),
-    }
-    # 3. The version.
-    dataset, new = write_version(
-        session, settings, examples, source="corrections", report=report, actor=actor
-    )
-    store.remember_splits(session, {e.id: e.split for e in examples if e.split}, dataset.id)
-    return HarvestResult(
-        dataset,
-        len(examples),
-        strengths["corrected"],
-        strengths["confirmed"],
-        unfinished,
-        new=new,
-        report=dataset.report,
-    )
+    report = cleaned.report()
+    if examples:
+        report |= {
+            "disagreeing_agents": _named_standings(session, examples, keys),
+            "redacted": dict(redacted),
+        }
+    return Gathered(examples, report, unfinished)
 
 
 def import_version(
@@ -213,10 +243,12 @@ def read_dataset(path: Path, *, content_hash: str | None = None) -> list[Example
 
 def _examples(session: Session, keys: "_Keys") -> list[Example]:
     history: dict[int, list[Correction]] = {}
-    for correction in session.exec(select(Correction).order_by(col(Correction.id))):
+    given = select(Correction).where(col(Correction.undone_at).is_(None))
+    for correction in session.exec(given.order_by(col(Correction.id))):
         history.setdefault(correction.conversation_id, []).append(correction)
+    names = merged_names(session)
     examples = [
-        _example(judged, history.get(judged.conversation.id, []), keys)
+        in_new_names(_example(judged, history.get(judged.conversation.id, []), keys), names)
         for judged in store.judged_briefs(session)
     ]
     # An example without any value to learn would only swell the count.
@@ -294,7 +326,7 @@ def _unseen(history: Sequence[Correction], brief_id: int, *, before: datetime) -
     return {c.field for c in history if c.brief_id != brief_id and c.created_at <= before}
 
 
-def _counts(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
+def _counts(examples: Sequence[Example]) -> dict[str, Any]:
     """How many examples of each kind there are, for people who judge a dataset."""
     changed: Counter[BriefField] = Counter(field for example in examples for field in example.changed)
     return {
@@ -303,7 +335,20 @@ def _counts(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
         "changed": {field: changed[field] for field in BRIEF_FIELDS if changed[field]},
         "priority": dict(sorted(Counter(e.output.priority for e in examples if e.output.priority).items())),
         "category": dict(sorted(Counter(e.output.category for e in examples if e.output.category).items())),
+        "labels_by_split": _by_split(examples),
     }
+
+
+def _by_split(examples: Sequence[Example]) -> dict[str, dict[str, dict[str, int]]]:
+    """Field -> label -> part -> how many: whether each label has enough to learn from and to be tested on."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for example in examples:
+        for name in ("priority", "category"):
+            label = getattr(example.output, name)
+            if label is not None and example.split:
+                parts = found.setdefault(name, {}).setdefault(label, {})
+                parts[example.split] = parts.get(example.split, 0) + 1
+    return {name: dict(sorted(labels.items())) for name, labels in found.items()}
 
 
 # --- keys: the same customer is recognised in every version, and the file names nobody

@@ -17,13 +17,14 @@ from models.engine import Engine, make_engine
 from models.registry import write_card
 from training import probes, triggers
 from training.calibration import LEAST_LABELS, fit_temperatures
-from training.evaluate import Answers, OnDone, predict, predict_by_turns, retime
+from training.evaluate import LABEL_FIELDS, Answers, OnDone, changed, predict, predict_by_turns, retime
 from training.gate import Rules, decide, slowdown
 from training.seeds import read_seeds
 
 BATCH = 16
 # So often two models are timed again, in turns, when the new one seemed too slow.
 TIMING_ROUNDS = 2
+MAX_CHANGES = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,8 @@ def judge(
     )
     card = card.model_copy(
         update={
-            "verdict": verdict.model_dump(mode="json"),
+            "verdict": verdict.model_dump(mode="json")
+            | {"changes": _changes(test, answers[1], answers[0]), "compared_with": before or "base"},
             "fingerprint": probes.fingerprint(candidate, name, on_progress=tell),
         }
     )
@@ -118,6 +120,23 @@ def _answers(
     # Slower, or the machine was busy just when it had its turns.
     timed = retime(asked[:2], answers[:2], test, batch_size=BATCH, rounds=TIMING_ROUNDS, on_progress=tell)
     return [*timed, *answers[2:]]
+
+
+def _changes(test: Sequence[Example], before: Answers, after: Answers) -> list[dict[str, str]]:
+    """Labels that the candidate gives differently, losses first. By ids alone: the card goes where the mail may not."""
+    found = [
+        {
+            "id": change.id,
+            "field": field,
+            "truth": change.truth[field],
+            "before": change.before[field],
+            "after": change.after[field],
+        }
+        for change in changed(test, before, after)
+        for field in LABEL_FIELDS
+        if field in change.truth and change.before[field] != change.after[field]
+    ]
+    return sorted(found, key=lambda c: c["after"] == c["truth"])[:MAX_CHANGES]
 
 
 def _teller(on_progress: ProgressCallback, stage: str) -> OnDone:

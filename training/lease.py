@@ -4,8 +4,9 @@ The same thread writes the progress that people watch, and hears when somebody c
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from threading import Event, Thread
 from typing import Any
 
@@ -18,17 +19,29 @@ log = logging.getLogger(__name__)
 
 # A person who watches a run sees it move; the database is not kept busy by it.
 PROGRESS_SECONDS = 2.0
+# Points of the curve that are kept: as many as a screen shows.
+MAX_POINTS = 200
 
 
 class Lease:
     """Renewed in a thread inside `kept`; `on_progress` and `check` raise when the run must stop."""
 
-    def __init__(self, database: Database, run_id: int, token: str, *, seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        run_id: int,
+        token: str,
+        *,
+        seconds: float,
+        losses: Sequence[Sequence[float]] = (),
+    ) -> None:
+        """`losses` are those of earlier attempts at the run."""
         self.run_id, self.token, self.seconds = run_id, token, seconds
         self.paused_seconds = 0.0  # how long training stood aside, for people
         self._database = database
         self._progress = self._trained = TrainingProgress(0, 0)
         self._lost, self._cancelled = Event(), Event()
+        self._losses = [[float(step), float(loss)] for step, loss in losses]
 
     def on_progress(self, progress: TrainingProgress, /) -> None:
         """See ProgressCallback. Raises LeaseLostError, TrainingCancelledError."""
@@ -37,6 +50,8 @@ class Lease:
         # What is calibrated and evaluated afterwards counts emails, not steps.
         if progress.stage == "training":
             self._trained = progress
+            if progress.loss is not None and isfinite(progress.loss):
+                self._losses = with_point(self._losses, progress.step, progress.loss)
 
     def check(self) -> None:
         """Raises LeaseLostError when the thread has found that the lease is gone, TrainingCancelledError."""
@@ -60,6 +75,7 @@ class Lease:
                 "total_steps": trained.total_steps,
                 "loss": trained.loss,
                 "seconds_left": trained.seconds_left,
+                "losses": list(self._losses),
             }
         return values
 
@@ -92,3 +108,15 @@ class Lease:
                 return
             except BriefboxError as error:
                 log.warning("the lease of training run %d was not renewed: %s", self.run_id, error)
+
+
+def with_point(curve: list[list[float]], step: int, loss: float) -> list[list[float]]:
+    """The curve with one more point; where it has too many, every second one is left out.
+
+    An attempt that goes on from a checkpoint takes the place of what was beyond it.
+    """
+    points = [*(point for point in curve if point[0] < step), [float(step), round(float(loss), 4)]]
+    if len(points) > MAX_POINTS:
+        # The first and the last stay: they are what people read.
+        points = [*points[:-1:2], points[-1]]
+    return points

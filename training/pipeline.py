@@ -67,7 +67,13 @@ def run(database: Database, settings: Settings, run_id: int | None, *, owner: st
         return None
     training_run, token = claimed
     log.info("training run %d begins, attempt %d", training_run.id, training_run.attempts)
-    lease = Lease(database, training_run.id, token, seconds=settings.training_lease_seconds)
+    lease = Lease(
+        database,
+        training_run.id,
+        token,
+        seconds=settings.training_lease_seconds,
+        losses=training_run.losses,
+    )
     try:
         with lease.kept(), _work_folder(settings, training_run.id, token) as folder:
             _work(database, settings, training_run, folder, lease)

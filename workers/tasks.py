@@ -33,8 +33,8 @@ def register_brief_tasks(app: Celery, worker: BriefWorker) -> None:
 def register_training_tasks(
     app: Celery, database: Database, settings: Settings, process: ProcessName
 ) -> None:
-    """`briefbox.train`: the run of this id, or with 0 one that the schedule asks for, or any that waits."""
-    from training import pipeline
+    """`briefbox.train`: the run of this id, or with 0 what people asked for, what is due, or any that waits."""
+    from training import pipeline, requests
     from training.scheduled import Schedule
     from training.yielding import be_nice
 
@@ -43,6 +43,7 @@ def register_training_tasks(
 
     def train(run_id: int) -> None:
         if not run_id:
+            _told(lambda: requests.serve(database, settings))
             _told(schedule.start_if_due)
         _told(lambda: pipeline.run(database, settings, run_id or None, owner=process.name))
 

@@ -162,11 +162,11 @@ def _admit(session: Session, adapter: Adapter, *, actor: str, four_eyes: bool, r
         notes["forced"] = reason.strip()
     run, _ = origin(session, adapter)
     if four_eyes and run is not None and run.created_by == actor:
-        if others := _other_admins(session, actor):
+        if others := _others(session, actor):
             raise ConflictError(
                 f"You started the training run {run.id} that made {adapter.name}, so somebody else puts it in use, for example {others[0]}; or set BRIEFBOX_PROMOTION=automatic to leave it to the gate."
             )
-        notes["only_admin"] = True
+        notes["only_admin"] = True  # nobody else could
     return notes
 
 
@@ -180,17 +180,20 @@ def _refuse_unusable(adapter: Adapter) -> None:
         raise ConflictError(f"The adapter {adapter.name} was {why} and is not put in use. {CHOOSE}")
 
 
-def _other_admins(session: Session, actor: str) -> list[str]:
-    """Admins who can sign in and are not the actor. The only admin of an installation is its shell's user too."""
+def _others(session: Session, actor: str) -> list[str]:
+    """Reviewers and admins who can sign in and are not the actor, admins first.
+
+    The only one of an installation is its shell's user too.
+    """
     active = (
-        User.role == "admin",
+        col(User.role).in_(("reviewer", "admin")),
         col(User.disabled_at).is_(None),
         User.password_hash != "",
     )
-    admins = list(session.exec(select(User.email).where(*active).order_by(col(User.id))))
+    people = list(session.exec(select(User.email).where(*active).order_by(col(User.role), col(User.id))))
     if "@" in actor:
-        return [email for email in admins if email != actor]
-    return admins if len(admins) > 1 else []
+        return [email for email in people if email != actor]
+    return people if len(people) > 1 else []
 
 
 # --- the way back

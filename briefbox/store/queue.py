@@ -146,7 +146,7 @@ def _first_beyond(
     session: Session, wanted: Filter, sight: Sight, order: _Order, place: Sequence[Any]
 ) -> int | None:
     looked = _looked(wanted, order, place)
-    query = select(looked.c.id).where(*conditions(looked.c, wanted, sight, _cutoffs(session, wanted)))
+    query = select(looked.c.id).where(*conditions(looked.c, wanted, sight, cutoffs(session, wanted)))
     found: int | None = session.connection().execute(query.order_by(*order.by(looked.c)).limit(1)).scalar()
     return found
 

@@ -48,14 +48,8 @@ class Retraining:
 def look(session: Session, settings: Settings) -> Retraining:
     """Where the schedule stands now. Raises SettingsError for a time zone that nobody knows."""
     moment = now(session)
-    last = session.exec(
-        select(TrainingRun)
-        .where(col(TrainingRun.state) != "cancelled")
-        .order_by(col(TrainingRun.id).desc())
-        .limit(1)
-    ).first()
-    learned = session.get(Dataset, last.dataset_id) if last is not None else None
-    since = learned.created_at if learned is not None and learned.source == "corrections" else None
+    last = _last_run(session)
+    since = learned_until(session)
     corrections = _count(session, Correction, since)
     confirmations = _count(session, Confirmation, since)
     open_run = last.id if last is not None and last.state in ("waiting", "running") else None
@@ -81,6 +75,18 @@ def look(session: Session, settings: Settings) -> Retraining:
         reason=reason,
         timezone=settings.train_timezone,
     )
+
+
+def learned_until(session: Session) -> datetime | None:
+    """When the corrections of the last run's dataset were harvested; None where none were."""
+    last = _last_run(session)
+    learned = session.get(Dataset, last.dataset_id) if last is not None else None
+    return learned.created_at if learned is not None and learned.source == "corrections" else None
+
+
+def _last_run(session: Session) -> TrainingRun | None:
+    query = select(TrainingRun).where(col(TrainingRun.state) != "cancelled")
+    return session.exec(query.order_by(col(TrainingRun.id).desc()).limit(1)).first()
 
 
 def slot_after(moment: datetime, settings: Settings) -> datetime | None:
@@ -119,7 +125,7 @@ def _count(session: Session, table: type[Correction] | type[Confirmation], since
         select(func.count())
         .select_from(table)
         .join(Conversation, col(table.conversation_id) == col(Conversation.id))
-        .where(Conversation.state == "done")
+        .where(Conversation.state == "done", col(table.undone_at).is_(None))
     )
     return session.exec(query.where(col(table.created_at) > since) if since else query).one()
 
@@ -127,7 +133,7 @@ def _count(session: Session, table: type[Correction] | type[Confirmation], since
 def _oldest(session: Session, since: datetime | None) -> datetime | None:
     times: list[datetime] = []
     for table in (Correction, Confirmation):
-        query = select(func.min(table.created_at))
+        query = select(func.min(table.created_at)).where(col(table.undone_at).is_(None))
         found = session.exec(query.where(col(table.created_at) > since) if since else query).one()
         if found is not None:
             times.append(found)

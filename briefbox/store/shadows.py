@@ -9,6 +9,7 @@ from sqlmodel import Session, col, or_, select
 from briefbox.errors import ConflictError, NotFoundError
 from briefbox.schemas import BRIEF_FIELDS, BriefField
 from briefbox.store import conversations
+from briefbox.store.sight import ALL, Sight
 from briefbox.tables import Adapter, Brief, Confirmation, Conversation, Correction, User
 
 Choice = Literal["shown", "shadow"]
@@ -25,7 +26,7 @@ class Disagreement:
     fields: tuple[BriefField, ...]
 
 
-def disagreements(session: Session, *, limit: int = 50) -> list[Disagreement]:
+def disagreements(session: Session, *, limit: int = 50, sight: Sight = ALL) -> list[Disagreement]:
     """Undecided disagreements of the adapter on trial, those in a label first, then the newest.
 
     Only with briefs that stand in the queue now: what a later email of the conversation replaced is settled.
@@ -39,7 +40,7 @@ def disagreements(session: Session, *, limit: int = 50) -> list[Disagreement]:
         .join(_SHADOW, col(_SHADOW.email_id) == col(Brief.email_id))
         .join(Adapter, col(_SHADOW.adapter) == col(Adapter.name))
         .where(Adapter.state == "shadow", col(_SHADOW.shadow).is_(True), or_(*different))
-        .where(col(Brief.id).not_in(confirmed))
+        .where(col(Brief.id).not_in(confirmed), sight.where(Conversation.mailbox_id))
         .order_by(labels.desc(), col(_SHADOW.id).desc())
     )
     rows: list[Disagreement] = []

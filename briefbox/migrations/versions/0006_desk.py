@@ -150,12 +150,30 @@ def upgrade() -> None:
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("error", sa.Text(), nullable=False),
         sa.Column("promotion_id", sa.Integer(), nullable=True),
+        sa.Column("lease_until", moment, nullable=True),
         sa.Column("created_at", moment, nullable=False),
         sa.Column("finished_at", moment, nullable=True),
         sa.ForeignKeyConstraint(
             ["promotion_id"], ["promotions.id"], name=op.f("fk_roll_back_requests_promotion_id")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_roll_back_requests")),
+    )
+    op.create_table(
+        "training_requests",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        sa.Column("report", sa.JSON(), nullable=False),
+        sa.Column("training_run_id", sa.Integer(), nullable=True),
+        sa.Column("lease_until", moment, nullable=True),
+        sa.Column("created_at", moment, nullable=False),
+        sa.Column("finished_at", moment, nullable=True),
+        sa.ForeignKeyConstraint(
+            ["training_run_id"], ["training_runs.id"], name=op.f("fk_training_requests_training_run_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_training_requests")),
     )
     op.create_table(
         "views",
@@ -221,6 +239,7 @@ def upgrade() -> None:
     with op.batch_alter_table("activities") as table:
         table.create_index(table.f("ix_activities_conversation_id"), ["conversation_id"], unique=False)
         table.create_index(table.f("ix_activities_group"), ["group"], unique=False)
+        table.create_index("ix_activities_kind_created_at", ["kind", "created_at"], unique=False)
 
     op.create_table(
         "idempotency_keys",
@@ -285,6 +304,7 @@ def upgrade() -> None:
 
     with op.batch_alter_table("confirmations") as table:
         table.add_column(sa.Column("undone_at", moment, nullable=True))
+        table.create_index(table.f("ix_confirmations_created_at"), ["created_at"], unique=False)
 
     with op.batch_alter_table("conversations") as table:
         table.add_column(sa.Column("snoozed_until", moment, nullable=True))
@@ -293,10 +313,15 @@ def upgrade() -> None:
         table.drop_index(table.f("ix_conversations_mailbox_id"))
         table.drop_index("ix_conversations_queue")
         table.create_index("ix_conversations_mailbox", ["mailbox_id", "state"], unique=False)
+        table.create_index(
+            "ix_conversations_opened", ["opened_at", "mailbox_id", "category", "state"], unique=False
+        )
+        table.create_index("ix_conversations_category", ["category", "state"], unique=False)
         table.create_foreign_key(table.f("fk_conversations_assigned_to"), "users", ["assigned_to"], ["id"])
 
     with op.batch_alter_table("corrections") as table:
         table.add_column(sa.Column("undone_at", moment, nullable=True))
+        table.create_index(table.f("ix_corrections_created_at"), ["created_at"], unique=False)
 
     with op.batch_alter_table("emails") as table:
         table.add_column(
@@ -395,14 +420,15 @@ def downgrade() -> None:
             table.drop_column(name)
     for name in ("corrections", "confirmations"):
         with op.batch_alter_table(name) as table:
+            table.drop_index(f"ix_{name}_created_at")
             table.drop_column("undone_at")
     with op.batch_alter_table("categories") as table:
         table.drop_column("merged_into")
     with op.batch_alter_table("emails") as table:
         table.drop_column("num_attachments")
     with op.batch_alter_table("conversations") as table:
-        for state in ("mailbox", *_LISTS):
-            table.drop_index(f"ix_conversations_{state}")
+        for name in ("mailbox", "opened", "category", *_LISTS):
+            table.drop_index(f"ix_conversations_{name}")
         table.create_index("ix_conversations_queue", ["state", "priority_rank", "waiting_since", "id"])
         table.create_index("ix_conversations_mailbox_id", ["mailbox_id"])
         table.drop_constraint("fk_conversations_assigned_to", type_="foreignkey")
@@ -417,6 +443,7 @@ def downgrade() -> None:
         "activities",
         "webhook_deliveries",
         "views",
+        "training_requests",
         "roll_back_requests",
         "mailbox_drafts",
         "mailbox_access",
