@@ -56,15 +56,16 @@ def apply(
     to: int | None = None,
     until: datetime | None = None,
     value: str = "",
+    group: str = "",
 ) -> BulkResult:
     """Do one thing with each: `to` is whom "assign" gives it (None: nobody), `until` is of "snooze", `value` the
-    priority or the category. Raises InvalidValueError and NotFoundError for what can be done with none of them."""
+    priority or the category, `group` that of a bulk action that this goes on with. Raises InvalidValueError and NotFoundError for what can be done with none of them."""
     if not 0 < len(ids) <= MAX_ROWS:
         raise InvalidValueError(
             f"{len(ids):,} conversations were chosen; expected 1 to {MAX_ROWS:,} at a time."
         )
     change = _change(session, action, user, to, until, value)
-    result = BulkResult(uuid4().hex)
+    result = BulkResult(group or uuid4().hex)
     wanted = sorted(set(ids))
     for first in range(0, len(wanted), _CHUNK):
         _some(session, wanted[first : first + _CHUNK], change, user, sight, result)
