@@ -83,6 +83,7 @@ def _list_index(state: str, *columns: str) -> Index:
         "assigned_to",
         "category",
         "in_doubt",
+        "state",  # SQLite would read each row for it
         sqlite_where=condition,
         postgresql_where=condition,
     )

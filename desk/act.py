@@ -30,7 +30,7 @@ router = APIRouter()
 Id = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 # So many in one transaction: nobody else waits long for the right to write.
-TOGETHER = 100
+TOGETHER = 1000
 MAX_SELECTED = 1000
 _TOLD = ("did", "failed", "done", "note")
 NOTHING_LEFT = "There is nothing of yours to undo. What was done more than an hour ago stays."

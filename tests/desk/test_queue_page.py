@@ -145,7 +145,7 @@ def test_each_list_has_its_own_order_and_time(
     assert shown(as_ana) == [open_]
     assert shown(as_ana, "/?state=snoozed") == [second, first]
     page = text_of(as_ana, "/?state=snoozed")
-    assert "What comes back next first." in page
+    assert "What comes back soonest stands first." in page
     assert "back</span> <time datetime=" in page
     with database.write() as session:
         for number in (first, second):

@@ -369,7 +369,7 @@ def upgrade() -> None:
         op.create_index(
             f"ix_conversations_{state}",
             "conversations",
-            [*columns, "mailbox_id", "assigned_to", "category", "in_doubt"],
+            [*columns, "mailbox_id", "assigned_to", "category", "in_doubt", "state"],
             unique=False,
             sqlite_where=condition,
             postgresql_where=condition,
