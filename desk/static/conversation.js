@@ -159,6 +159,7 @@ function showOriginal(details) {
 }
 
 function watchOriginals() {
+  for (const details of all(".original[open]")) showOriginal(details); // opened before this script was there
   document.addEventListener("toggle", (event) => {
     if (event.target.matches("details.original")) showOriginal(event.target);
   }, true);

@@ -22,7 +22,8 @@ from desk.tools import Tools
 from ingest.for_desk import DeskMailboxes
 from ingest.poller import Poller
 from models.engine import make_engine
-from tests.browser.test_desk_in_browser import CHROMIUM, QUIET, address, pytestmark  # noqa: F401 - a fixture
+from tests.browser.conftest import CHROMIUM, QUIET
+from tests.browser.test_desk_in_browser import pytestmark  # noqa: F401 - a fixture
 from tests.conftest import make_email
 from tests.desk.conftest import ada, database, quick_hashing  # noqa: F401 - fixtures
 from tests.flow.conftest import PASSWORD, USER, imap, wait_for  # noqa: F401 - a fixture
@@ -72,7 +73,7 @@ def running(database: Database, settings: Settings) -> Iterator[None]:  # noqa: 
 class Browser:
     """Ada's browser."""
 
-    def __init__(self, page: Any, address: str, name: str) -> None:  # noqa: F811
+    def __init__(self, page: Any, address: str, name: str) -> None:
         self.page, self.address, self.name = page, address, name
 
     def picture(self, step: str) -> None:

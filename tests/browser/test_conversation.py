@@ -1,5 +1,7 @@
 """The conversation page in a real browser: keys, two agents at once, undo, what is typed and not lost."""
 
+
+
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -36,15 +38,15 @@ def test_two_agents_see_each_other_and_neither_loses_a_word(
     number = inbox.receive(brief={"summary": "The model's summary."})
     for browser in (page, bens):
         browser.goto(f"{address}/conversations/{number}")
-    page.get_by_text("Ada is here").wait_for(timeout=15_000)
+    page.locator("#present", has_text="Ada is here").wait_for(timeout=15_000)
     bens.keyboard.press("e")
     bens.get_by_role("textbox", name="Summary").fill("Ada's summary.")
     page.keyboard.press("e")
     page.get_by_role("textbox", name="Summary").fill("Ana's summary.")
-    bens.get_by_text("Ana is editing the summary").wait_for(timeout=15_000)
+    bens.locator("#present", has_text="Ana is editing the summary").wait_for(timeout=15_000)
     # Ada saves first; Ana is told, and goes on writing.
     bens.keyboard.press("Control+Enter")
-    bens.get_by_text("Saved. It will be used in the next training.").wait_for()
+    bens.locator("#note", has_text="Saved.").wait_for()
     page.get_by_role("button", name="This conversation has changed: show").wait_for(timeout=10_000)
     page.get_by_role("textbox", name="Summary").press("Control+Enter")
     clash = page.get_by_role("region", name="Summary: two versions")
@@ -54,7 +56,7 @@ def test_two_agents_see_each_other_and_neither_loses_a_word(
     assert clash.get_by_role("textbox").input_value() == "Ana's summary."
     assert inbox.get(number).summary == "Ada's summary."
     clash.get_by_role("button", name="Put mine over it").click()
-    page.get_by_text("Saved. It will be used in the next training.").wait_for()
+    page.locator("#note", has_text="Saved.").wait_for()
     assert inbox.get(number).summary == "Ana's summary."
     bens.get_by_text("Ana's summary.").first.wait_for(timeout=10_000)
 
@@ -116,12 +118,12 @@ def test_a_day_by_keys(page: Any, inbox: Inbox, address: str, ana: User) -> None
     page.get_by_text("You have it.").wait_for()
     keys.press("1")
     wait_for(lambda: inbox.get(numbers[0]).priority == "urgent", "the priority", seconds=10)
-    page.get_by_text("Saved. It will be used").wait_for()
+    page.locator("#note", has_text="Saved.").wait_for()
     keys.press("z")
     wait_for(lambda: inbox.get(numbers[0]).priority == "normal", "undo", seconds=10)
     page.locator('[aria-pressed="true"]', has_text="normal").wait_for()
     keys.press("y")
-    page.get_by_text("Ana said it is right.").wait_for()
+    page.locator(".confirmed", has_text="Ana said it is right.").wait_for()
     keys.press("n")
     page.get_by_role("textbox", name="Note").fill("Ask the warehouse.")
     keys.press("Control+Enter")

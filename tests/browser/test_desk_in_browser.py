@@ -60,7 +60,8 @@ SUPPORTED = {
 
 def test_a_sentence_lights_up_what_supports_it(page: Any, inbox: Inbox, address: str) -> None:
     number = inbox.receive(text=TEXT, brief=SUPPORTED)
-    page.goto(f"{address}/conversations/{number}")
+    with page.expect_response("**/here"):  # its script is there
+        page.goto(f"{address}/conversations/{number}")
     lit = page.locator(".support.lit")
     page.get_by_role("link", name="The parcel is late.").focus()
     assert lit.all_inner_texts() == ["my parcel is late."]

@@ -11,8 +11,7 @@ from briefbox.db import Database
 from briefbox.settings import Settings
 from briefbox.store import conversations, users
 from briefbox.tables import Adapter, Category, Dataset, TrainingRun, User
-from tests.browser.test_desk_in_browser import CHROMIUM, QUIET, address
-from tests.desk.conftest import *  # noqa: F403 - its fixtures
+from tests.browser.conftest import CHROMIUM, QUIET
 from tests.desk.conftest import Inbox
 from training import requests
 
