@@ -257,3 +257,51 @@ def test_migrate_down_and_up(run: Run) -> None:
     assert "0001" in run("migrate", "0001").stdout
     assert "None" in run("migrate", "base").stdout
     assert "0006" in run("migrate").stdout
+
+
+def test_people_are_managed_from_the_command_line(run: Run) -> None:
+    run("migrate")
+    made = json.loads(
+        run("user", "add", "ana@larkspur.example", "--role", "reviewer", "--hours", "2", "--json").stdout
+    )
+    assert made["role"] == "reviewer"
+    link = json.loads(run("user", "link", "ana@larkspur.example", "--json").stdout)["link"]
+    assert link != made["link"]
+    one_sentence(run("user", "role", "ana@larkspur.example", "root"), "agent, reviewer, admin")
+    assert "is now admin" in run("user", "role", "ana@larkspur.example", "admin").stdout
+    one_sentence(run("user", "role", "ana@larkspur.example", "agent"), "last admin")
+    one_sentence(run("user", "disable", "ana@larkspur.example"), "last admin")
+    run("user", "add", "ben@larkspur.example")
+    one_sentence(run("user", "mailboxes", "ben@larkspur.example", "nowhere"), "no mailbox nowhere")
+    one_sentence(run("user", "mailboxes", "ben@larkspur.example"), "--all")
+    assert "all mailboxes" in run("user", "mailboxes", "ben@larkspur.example", "--all").stdout
+    assert "can no longer sign in" in run("user", "disable", "ben@larkspur.example").stdout
+    one_sentence(run("user", "link", "ben@larkspur.example"), "briefbox user enable")
+    assert "can sign in again" in run("user", "enable", "ben@larkspur.example").stdout
+    assert "in 0 browsers" in run("user", "sign-out", "ben@larkspur.example").stdout
+    one_sentence(run("user", "second-factor-off", "ben@larkspur.example"), "has no second factor")
+    listed = {person["email"]: person for person in json.loads(run("user", "list", "--json").stdout)}
+    assert listed["ana@larkspur.example"]["role"] == "admin"
+    assert listed["ben@larkspur.example"]["mailboxes"] is None
+    assert "ben@larkspur.example" in run("user", "list").stdout
+
+
+def test_a_desk_on_its_own_prints_a_set_up_link_while_nobody_can_sign_in(run: Run, tmp_path: Path) -> None:
+    run("migrate")
+    values = {"DATA_DIR": str(tmp_path / "d"), "ENGINE": "fake", "DESK_PORT": "0"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **{f"BRIEFBOX_{k}": v for k, v in values.items()}}
+    said = {}
+    for extra in ([], ["--no-set-up-link"]):
+        log = tmp_path / f"log{len(extra)}"
+        with log.open("wb") as file:
+            desk = subprocess.Popen(
+                [sys.executable, "-m", "briefbox", "desk", *extra], env=environment, stdout=file, stderr=file
+            )
+        try:
+            wait_for(lambda log=log: "answers at" in log.read_text(), "the desk")
+            time.sleep(1)
+        finally:
+            desk.terminate()
+            assert desk.wait(20) == 0
+        said[bool(extra)] = "/link/" in log.read_text()
+    assert said == {False: True, True: False}

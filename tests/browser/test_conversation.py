@@ -1,7 +1,5 @@
 """The conversation page in a real browser: keys, two agents at once, undo, what is typed and not lost."""
 
-
-
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any

@@ -3,8 +3,6 @@
 Each mail carries one attack in its subject, sender, words, HTML and file name at once, and its brief repeats it.
 """
 
-
-
 from collections.abc import Iterator
 from email.message import EmailMessage
 from typing import Any

@@ -15,8 +15,6 @@ from tests.browser.conftest import CHROMIUM, QUIET
 from tests.desk.conftest import Inbox
 from training import requests
 
-__all__ = ["address"]
-
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(
