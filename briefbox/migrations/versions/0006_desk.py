@@ -41,13 +41,13 @@ def upgrade() -> None:
         sa.Column("checked_at", moment, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_checks")),
     )
-    for name, columns in (
+    for name, indexed in (
         ("actor", ["actor", "id"]),
         ("action", ["action", "id"]),
         ("object", ["object", "id"]),
         ("at", ["at"]),
     ):
-        op.create_index(f"ix_audit_{name}", "audit", columns)
+        op.create_index(f"ix_audit_{name}", "audit", indexed)
     op.create_table(
         "trials",
         sa.Column("id", sa.Integer(), nullable=False),
