@@ -184,9 +184,7 @@ def show_again(session: Session, conversation: Conversation, *, kept: dict[str, 
     doubtful = brief.needs_human if brief is not None and not confirmed else []
     conversation.needs_human = [field for field in doubtful if field not in said]
     conversation.priority_rank = conversations.rank(conversation.priority)
-    conversation.version += 1
-    conversation.updated_at = now(session)
-    session.add(conversation)
+    conversations.changed(session, conversation)
     session.flush()
     search.note_conversation(session, conversation)
 

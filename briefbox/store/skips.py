@@ -108,9 +108,7 @@ def overrule(session: Session, email_id: int, *, actor: str, handling: Handling 
         threads.wait_again(conversation, email.received_at)
         if state != "open" and conversation.state == "open":
             activities.record(session, conversation, None, "reopened", email=email.id, was=state)
-        conversation.version += 1
-        conversation.updated_at = moment
-        session.add(conversation)
+        conversations.changed(session, conversation)
     _end(session, email, LedgerState.QUEUED, "")
     audit_log.record(session, actor, "email briefed by hand", str(email.id), was=was)
     return email

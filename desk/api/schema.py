@@ -204,7 +204,8 @@ def _item_of(name: str, schemas: dict[str, Any]) -> str:
 
 def _model(name: str, schemas: dict[str, Any]) -> ModelView:
     schema = schemas[name]
-    return ModelView(name, " ".join(schema.get("description", "").split()), _fields(schema))
+    fields = _fields(schema | {"required": ()})  # all of them come
+    return ModelView(name, " ".join(schema.get("description", "").split()), fields)
 
 
 def _fields(schema: dict[str, Any]) -> list[FieldView]:
