@@ -8,6 +8,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from fastapi import FastAPI
 from imapclient import IMAPClient
 from sqlmodel import select
@@ -77,6 +78,10 @@ class Browser:
         self.page, self.address, self.name = page, address, name
 
     def picture(self, step: str) -> None:
+        """Look at a step: nothing stands in the way of anybody, and a picture where one is wanted."""
+        if self.name == "js":
+            found = Axe().run(self.page)
+            assert found.violations_count == 0, found.generate_report()
         if not PICTURES:
             return
         for width in (1280, 390):
