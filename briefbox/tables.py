@@ -444,6 +444,12 @@ class Conversation(SQLModel, table=True):
         # For what goes by days, and for how many have a category.
         Index("ix_conversations_opened", "opened_at", "mailbox_id", "category", "state"),
         Index("ix_conversations_category", "category", "state"),
+        Index(
+            "ix_conversations_merged_into",
+            "merged_into",
+            sqlite_where=text("merged_into IS NOT NULL"),
+            postgresql_where=text("merged_into IS NOT NULL"),
+        ),
         Index("ix_conversations_subject", "mailbox_id", "customer_address", "subject_key"),
     )
     id: int = Field(default=None, primary_key=True)

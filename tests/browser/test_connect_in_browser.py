@@ -16,7 +16,7 @@ from sqlmodel import select
 from briefbox.db import Database
 from briefbox.embedded.imap import EmbeddedIMAP
 from briefbox.settings import Settings
-from briefbox.store import processes, users
+from briefbox.store import processes
 from briefbox.tables import Brief, Conversation, Mailbox, MailboxDraft, Trial, User
 from desk.app import create_app
 from desk.tools import Tools
@@ -98,7 +98,7 @@ def browser(request: pytest.FixtureRequest, address: str, database: Database, ad
     from playwright.sync_api import sync_playwright
 
     with database.write() as session:
-        token = users.open_session(session, ada, hours=1)
+        token = login_sessions.open_session(session, ada, hours=1)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
         context = chromium.new_context(java_script_enabled=request.param)

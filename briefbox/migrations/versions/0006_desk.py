@@ -374,6 +374,15 @@ def upgrade() -> None:
             sqlite_where=condition,
             postgresql_where=condition,
         )
+    merged = sa.text("merged_into IS NOT NULL")
+    op.create_index(
+        "ix_conversations_merged_into",
+        "conversations",
+        ["merged_into"],
+        unique=False,
+        sqlite_where=merged,
+        postgresql_where=merged,
+    )
     targets = sa.table("sla_targets", sa.column("priority"), sa.column("minutes"))
     op.bulk_insert(targets, [{"priority": name, "minutes": minutes} for name, minutes in _SLA.items()])
     _make_search_tables()
@@ -427,7 +436,7 @@ def downgrade() -> None:
     with op.batch_alter_table("emails") as table:
         table.drop_column("num_attachments")
     with op.batch_alter_table("conversations") as table:
-        for name in ("mailbox", "opened", "category", *_LISTS):
+        for name in ("mailbox", "merged_into", "opened", "category", *_LISTS):
             table.drop_index(f"ix_conversations_{name}")
         table.create_index("ix_conversations_queue", ["state", "priority_rank", "waiting_since", "id"])
         table.create_index("ix_conversations_mailbox_id", ["mailbox_id"])
