@@ -30,7 +30,7 @@ router = APIRouter()
 Id = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 # So many in one transaction: nobody else waits long for the right to write.
-TOGETHER = 100
+TOGETHER = 1000
 MAX_SELECTED = 1000
 _TOLD = ("did", "failed", "done", "note")
 NOTHING_LEFT = "There is nothing of yours to undo. What was done more than an hour ago stays."
@@ -78,7 +78,8 @@ def undo(request: Request, desk: TheDesk, user: SignedIn, sight: Seen, fields: F
     number = len(undone)
     text = f"Undone: {number:,} are as they were." if number > 1 else "Undone."
     if before is not None and number < before.number:
-        text += f" {before.number - number:,} stay, because somebody changed them since."
+        rest = before.number - number
+        text += f" {rest:,} {'stays' if rest == 1 else 'stay'}, because somebody changed {'it' if rest == 1 else 'them'} since."
     back = _with(local(fields.get("back") or "/"))
     return answer(request, back, said=text, number=number, conversations=undone[:MAX_SELECTED])
 

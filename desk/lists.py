@@ -15,12 +15,12 @@ from desk.shown import say_number
 TITLES = {"open": "Open", "snoozed": "Snoozed", "answered": "Answered", "done": "Done", "": "All"}
 ORDERS = {
     "open": "Most urgent first, then who has waited longest.",
-    "snoozed": "What comes back next first.",
-    "answered": "What was answered last first.",
-    "done": "What was finished last first.",
-    "": "The newest conversation first.",
+    "snoozed": "What comes back soonest stands first.",
+    "answered": "What was answered last stands first.",
+    "done": "What was finished last stands first.",
+    "": "The newest conversation stands first.",
 }
-ORDER_OF_FOUND = "The newest mail that matches first."
+ORDER_OF_FOUND = "The newest mail that matches stands first."
 
 
 @dataclass(frozen=True, slots=True)

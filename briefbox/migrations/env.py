@@ -9,7 +9,7 @@ import briefbox.tables  # noqa: F401 - fills SQLModel.metadata
 
 engine = context.config.attributes["engine"]
 # Full text is each database's own, so that these are no tables of the model; SQLite adds tables to each.
-_SEARCH = ("email_search", "brief_search")
+_SEARCH = ("email_search", "brief_search", "search_words")
 
 
 def _is_ours(name: str | None, kind: str, _parents: Any) -> bool:

@@ -31,6 +31,11 @@ class Filter:
         """The user who has them. Raises InvalidValueError where nobody is named."""
         return _id("assigned", self.assigned)
 
+    @property
+    def is_only_state(self) -> bool:
+        """Whether nothing but the state and the text is asked for."""
+        return self == Filter(state=self.state, text=self.text)
+
     @classmethod
     def from_query(
         cls, params: str | Mapping[str, str] | Iterable[tuple[str, str]], *, me: int | None = None

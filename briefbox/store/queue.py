@@ -12,49 +12,40 @@ page is shorter than asked for, and the next one goes on from there. So no filte
     with text   by the newest mail that matches, in the order in which mail was stored
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Select,
     Subquery,
-    and_,
-    bindparam,
-    false,
     func,
     literal,
-    or_,
     select,
     tuple_,
 )
 from sqlmodel import Session, col
 from sqlmodel import select as select_rows
 
-from briefbox.db import now
 from briefbox.errors import InvalidValueError
-from briefbox.schemas import PRIORITIES
-from briefbox.store import conversations, rows, search, sla
+from briefbox.store import conversations, found, rows, sla
+from briefbox.store.filter_sql import NO_PLACE, conditions, cutoffs, in_state
 from briefbox.store.filters import Filter
-from briefbox.store.search_words import question
 from briefbox.store.sight import ALL, Sight
-from briefbox.tables import Conversation, Email
+from briefbox.tables import Conversation
 
 __all__ = ["Filter", "Page", "count", "counts", "matches", "order_key", "page"]
 
 # Entries of an index that one page or one count looks at.
-MAX_LOOKED = 100_000
+MAX_LOOKED = 60_000
 # The same where there is no such index, so that each is a row.
 MAX_LOOKED_ROWS = 10_000
-# Matching mails that one page of a search looks at, and steps back in time.
-MAX_MATCHES = 5_000
-MAX_STEPS = 12
+# As many conversations are few for a search.
+MAX_FEW = 5_000
 
 _TABLE = rows.table_of(Conversation)
-_BACK_TO_START = "after: this is no place in this list. Start again at its first page."
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Beyond the microseconds of the year 9999: what is left of it sorts newest first.
 _LAST = 10**18
@@ -103,25 +94,37 @@ _ASKED = ("mailbox_id", "assigned_to", "category", "in_doubt", "priority_rank", 
 
 def page(session: Session, wanted: Filter, *, sight: Sight = ALL, after: str = "", limit: int = 50) -> Page:
     """One page of a list. `after` is the `next` of the page before. Raises InvalidValueError."""
+    ids, following = page_of_ids(session, wanted, sight=sight, after=after, limit=limit)
+    return Page(load(session, ids), following)
+
+
+def page_of_ids(
+    session: Session, wanted: Filter, *, sight: Sight = ALL, after: str = "", limit: int = 50
+) -> tuple[list[int], str]:
+    """The same without the rows. Raises InvalidValueError."""
     if wanted.text:
-        return _page_of_found(session, wanted, sight, after, limit)
+        return found.page(session, wanted, sight, after, limit, _few(session, wanted, sight))
     order = _ORDERS[wanted.state]
     looked = _looked(wanted, order, _place(after, order))
     query = select(*(looked.c[name] for name in order.columns))
-    query = query.where(*conditions(looked.c, wanted, sight, _cutoffs(session, wanted)))
-    found = session.connection().execute(query.order_by(*order.by(looked.c)).limit(limit + 1)).all()
-    shown = found[:limit]
-    if len(found) > limit:
+    query = query.where(*conditions(looked.c, wanted, sight, cutoffs(session, wanted)))
+    if session.get_bind().dialect.name == "postgresql":
+        query = query.order_by(
+            *order.by(looked.c)
+        )  # SQLite keeps the order, and would sort all of them again
+    hits = session.connection().execute(query.limit(limit + 1)).all()
+    shown = hits[:limit]
+    if len(hits) > limit:
         following = _place_text(order.place(shown[-1]))
     else:
         following = _end_of_look(session, wanted, order, after)
-    return Page(load(session, [row.id for row in shown]), following)
+    return [row.id for row in shown], following
 
 
 def load(session: Session, ids: Sequence[int]) -> list[Conversation]:
     """These conversations, in this order; what is gone is left out."""
-    found = session.exec(select_rows(Conversation).where(col(Conversation.id).in_(ids))) if ids else ()
-    by_id = {conversation.id: conversation for conversation in found}
+    kept = session.exec(select_rows(Conversation).where(col(Conversation.id).in_(ids))) if ids else ()
+    by_id = {conversation.id: conversation for conversation in kept}
     return [by_id[id_] for id_ in ids if id_ in by_id]
 
 
@@ -150,7 +153,7 @@ def _first_beyond(
     session: Session, wanted: Filter, sight: Sight, order: _Order, place: Sequence[Any]
 ) -> int | None:
     looked = _looked(wanted, order, place)
-    query = select(looked.c.id).where(*conditions(looked.c, wanted, sight, _cutoffs(session, wanted)))
+    query = select(looked.c.id).where(*conditions(looked.c, wanted, sight, cutoffs(session, wanted)))
     found: int | None = session.connection().execute(query.order_by(*order.by(looked.c)).limit(1)).scalar()
     return found
 
@@ -158,9 +161,9 @@ def _first_beyond(
 def count(session: Session, wanted: Filter, *, sight: Sight = ALL, cap: int = 1000) -> int:
     """How many there are; `cap` is as good as "more". Of what a page would look at, so that it is quick."""
     if wanted.text:
-        return _count_of_found(session, wanted, sight, cap)
+        return found.count(session, wanted, sight, cap, _few(session, wanted, sight))
     looked = _looked(wanted, _ORDERS[wanted.state], None)
-    query = select(looked.c.id).where(*conditions(looked.c, wanted, sight, _cutoffs(session, wanted)))
+    query = select(looked.c.id).where(*conditions(looked.c, wanted, sight, cutoffs(session, wanted)))
     capped = query.limit(cap).subquery()
     return int(session.connection().execute(select(func.count()).select_from(capped)).scalar_one())
 
@@ -210,56 +213,6 @@ def order_key(conversation: Conversation, wanted: Filter) -> str:
     return "-".join(parts)
 
 
-# --- the filter as SQL
-
-
-def conditions(
-    c: Any, wanted: Filter, sight: Sight, cutoffs: dict[str, datetime]
-) -> list[ColumnElement[bool]]:
-    """The filter over these columns, but for its state and its text."""
-    where: list[ColumnElement[bool]] = []
-    if sight.mailboxes is not None:
-        where.append(c.mailbox_id.in_(sorted(sight.mailboxes)))
-    if wanted.mailboxes:
-        where.append(c.mailbox_id.in_(wanted.mailboxes))
-    if wanted.priorities:
-        where.append(c.priority_rank.in_([conversations.rank(name) for name in wanted.priorities]))
-    if wanted.categories:
-        where.append(c.category.in_(wanted.categories))
-    if wanted.assigned == "none":
-        where.append(c.assigned_to.is_(None))
-    elif wanted.assigned:
-        where.append(c.assigned_to == wanted.assigned_id)
-    if wanted.needs_human:
-        where.append(c.in_doubt.is_(True))
-    if wanted.overdue:
-        late = [
-            and_(c.priority_rank == conversations.rank(name), c.waiting_since <= cutoff)
-            for name, cutoff in cutoffs.items()
-        ]
-        where.append(or_(false(), *late))
-    return where
-
-
-def _cutoffs(session: Session, wanted: Filter) -> dict[str, datetime]:
-    """By priority: who has waited since before this is overdue. Nobody is in a state in which nobody waits."""
-    if not wanted.overdue or wanted.state in ("done", "answered"):
-        return {}
-    moment = now(session)
-    return {
-        priority: moment - timedelta(minutes=minutes)
-        for priority, minutes in sla.targets(session).items()
-        if priority in PRIORITIES
-    }
-
-
-def in_state(c: Any, state: str) -> ColumnElement[bool]:
-    """The state as a literal: an index of some rows is used only where the statement itself says which."""
-    if not state:
-        return col(c.state) != "merged"
-    return col(c.state) == bindparam(None, state, literal_execute=True)
-
-
 def _looked(wanted: Filter, order: _Order, place: Sequence[Any] | None) -> Subquery:
     """What one page looks at, along the index of its list."""
     names = dict.fromkeys((*order.columns, *_ASKED))
@@ -268,7 +221,7 @@ def _looked(wanted: Filter, order: _Order, place: Sequence[Any] | None) -> Subqu
 
 
 def _along(wanted: Filter, order: _Order, place: Sequence[Any] | None, columns: Sequence[Any]) -> Select[Any]:
-    query = select(*columns).where(in_state(_TABLE.c, wanted.state))
+    query = select(*columns).where(in_state(_TABLE.c, wanted))
     if place is not None:
         query = query.where(order.beyond(place))
     if wanted.state == "open" and len(wanted.priorities) == 1:
@@ -288,81 +241,17 @@ def _end_of_look(session: Session, wanted: Filter, order: _Order, after: str) ->
     return "" if row is None else _place_text(order.place(row))
 
 
-# --- with text
-
-
-def _page_of_found(session: Session, wanted: Filter, sight: Sight, after: str, limit: int) -> Page:
-    below = _below(session, after)
-    finds = _Finds(session, wanted, sight, below, again=bool(after))
-    shown: list[tuple[int, int]] = []
-    for email_id, conversation_id in finds:
-        if len(shown) == limit:
-            return Page(load(session, [id_ for _, id_ in shown]), str(shown[-1][0]))
-        shown.append((email_id, conversation_id))
-    return Page(load(session, [id_ for _, id_ in shown]), str(finds.below) if finds.below else "")
-
-
-def _count_of_found(session: Session, wanted: Filter, sight: Sight, cap: int) -> int:
-    finds = _Finds(session, wanted, sight, _below(session, ""), again=False)
-    return sum(1 for _ in islice(finds, cap))
-
-
-def _below(session: Session, after: str) -> int:
-    if not after:
-        return search.last_email(session) + 1
-    if not (after.isascii() and after.isdigit() and len(after) < 11):
-        raise InvalidValueError(_BACK_TO_START)
-    return min(int(after), _LAST_ID)
-
-
-class _Finds:
-    """Conversations with a mail that matches, each by its newest such mail: pairs of email and conversation."""
-
-    def __init__(self, session: Session, wanted: Filter, sight: Sight, below: int, *, again: bool) -> None:
-        self.below = below  # everything from here on was looked at
-        self._session = session
-        self._question = question(wanted.text)
-        self._start = below if again else None
-        self._where = [
-            in_state(_TABLE.c, wanted.state),
-            *conditions(_TABLE.c, wanted, sight, _cutoffs(session, wanted)),
-        ]
-        self._seen: set[int] = set()
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        looked, step, size = 0, 0, 100
-        while self.below > 0 and looked < MAX_MATCHES and step < MAX_STEPS:
-            ids, self.below = search.newest(self._session, self._question, self.below, limit=size, step=step)
-            yield from self._conversations(ids)
-            looked, step, size = looked + len(ids), step + 1, min(size * 4, 1600)
-
-    def _conversations(self, email_ids: Sequence[int]) -> list[tuple[int, int]]:
-        if not email_ids:
-            return []
-        emails = rows.table_of(Email)
-        query = (
-            select(emails.c.id, _TABLE.c.id)
-            .join(_TABLE, _TABLE.c.id == emails.c.conversation_id)
-            .where(emails.c.id.in_(email_ids), *self._where)
-        )
-        found = []
-        pairs = sorted(((mail, id_) for mail, id_ in self._session.connection().execute(query)), reverse=True)
-        for email_id, conversation_id in pairs:
-            if conversation_id not in self._seen:
-                self._seen.add(conversation_id)
-                found.append((email_id, conversation_id))
-        return self._without_shown(found)
-
-    def _without_shown(self, found: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Without those that stood on an earlier page, by a newer mail that matches too."""
-        if self._start is None or not found:
-            return found
-        query = select_rows(Email.id, Email.conversation_id).where(
-            col(Email.conversation_id).in_([id_ for _, id_ in found]), Email.id >= self._start
-        )
-        newer = dict(self._session.exec(query).all())
-        shown = {newer[id_] for id_ in search.matching(self._session, self._question, list(newer))}
-        return [(email_id, id_) for email_id, id_ in found if id_ not in shown]
+def _few(session: Session, wanted: Filter, sight: Sight) -> list[int] | None:
+    """All that a filter lets through, where that is few: a search then asks which of these match."""
+    if not wanted.state or (wanted.is_only_state and sight.mailboxes is None):
+        return None
+    order = _ORDERS[wanted.state]
+    looked = _looked(wanted, order, None)
+    query = select(looked.c.id).where(*conditions(looked.c, wanted, sight, cutoffs(session, wanted)))
+    ids = list(session.connection().execute(query.limit(MAX_FEW + 1)).scalars())
+    if len(ids) > MAX_FEW or _end_of_look(session, wanted, order, ""):
+        return None
+    return ids
 
 
 # --- places in a list, as they stand in the address of the next page
@@ -383,17 +272,17 @@ def _place(text: str, order: _Order) -> list[Any] | None:
         return None
     parts = text.split("-")
     if len(parts) != len(order.columns) or not (text.isascii() and len(text) < 60):
-        raise InvalidValueError(_BACK_TO_START)
+        raise InvalidValueError(NO_PLACE)
     place: list[Any] = []
     for name, part in zip(order.columns, parts, strict=True):
         if not part.isdigit():
-            raise InvalidValueError(_BACK_TO_START)
+            raise InvalidValueError(NO_PLACE)
         number = int(part)
         if name.endswith(("_at", "_since", "_until")):
             try:
                 place.append(_EPOCH + timedelta(microseconds=number))
             except OverflowError:
-                raise InvalidValueError(_BACK_TO_START) from None
+                raise InvalidValueError(NO_PLACE) from None
         else:
             place.append(min(number, _LAST_ID - 1))
     return place

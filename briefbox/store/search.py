@@ -5,8 +5,8 @@ agent changes it. Whoever stores either leaves a note in the same transaction, a
 entries soon after. docs/decisions/search.md has the reasons.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
 
 from sqlalchemy import bindparam, text
 from sqlalchemy import select as sql_select
@@ -14,7 +14,7 @@ from sqlmodel import Session, col, delete, func, select
 
 from briefbox.db import Database
 from briefbox.store import rows
-from briefbox.store.search_words import Question, Term, words
+from briefbox.store.search_words import Question, Term, can_begin, words
 from briefbox.tables import Brief, Conversation, Email, SearchPending
 
 MAX_TEXT = 100_000
@@ -24,10 +24,18 @@ _INDEX_LOCK = 7_220_416
 # On PostgreSQL each entry also holds the numbers of two ranges of emails that it is in: an index of words has no
 # order, and with these it is asked for the newest emails first, a range at a time.
 _SMALL, _LARGE = 12, 16
+_FIRST_BATCH, _LATER_BATCH = 100, 1_600
+# SQLite is asked for all matches where they are no more than this...
+MAX_RARE = 2_000
+# ...and otherwise of one email after the other, no more than this for one page.
+MAX_SINGLY, _SINGLY = 600, 150
+# Words that a beginning stands for, and those among which they are looked for.
+MAX_ENDS, _MAX_RANGE = 64, 20_000
 # Positions are counted no further by PostgreSQL.
 _LAST_POSITION, _MAX_POSITIONS = 16_383, 255
 # Between two fields, so that no phrase reaches from one into the next.
 _GAP = 8
+_COLUMNS = {"email_search": ("subject", "sender", "body"), "brief_search": ("headline", "summary")}
 
 
 # --- what is to be written
@@ -68,7 +76,7 @@ def index_pending(database: Database, limit: int = 200) -> bool:
 
 
 def _our_turn(session: Session) -> bool:
-    if session.get_bind().dialect.name != "postgresql":
+    if not _is_postgres(session):
         return True  # nobody else writes while we do
     asked = session.connection().execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _INDEX_LOCK})
     return bool(asked.scalar_one())
@@ -80,22 +88,15 @@ def write_entries(session: Session, email_ids: Sequence[int]) -> None:
         return
     mails = {id_: fields for id_, fields in _mails(session, email_ids) if fields is not None}
     briefs = _briefs(session, email_ids)
-    if session.get_bind().dialect.name == "postgresql":
-        _write_vectors(session, "email_search", mails)
-        _write_vectors(session, "brief_search", briefs)
-        return
-    run = session.connection().exec_driver_sql
-    if mails:
-        run(
-            "INSERT INTO email_search (rowid, subject, sender, body) VALUES (?, ?, ?, ?)",
-            [(id_, *map(" ".join, fields)) for id_, fields in mails.items()],
-        )
-    run("DELETE FROM brief_search WHERE rowid = ?", [(id_,) for id_ in email_ids])
-    if briefs:
-        run(
-            "INSERT INTO brief_search (rowid, headline, summary) VALUES (?, ?, ?)",
-            [(id_, *map(" ".join, fields)) for id_, fields in briefs.items()],
-        )
+    if not _is_postgres(session):
+        forgotten = [(id_,) for id_ in email_ids]
+        session.connection().exec_driver_sql("DELETE FROM brief_search WHERE rowid = ?", forgotten)
+    insert_entries(session, "email_search", mails)
+    insert_entries(session, "brief_search", briefs)
+    insert_words(
+        session,
+        (word for fields in (*mails.values(), *briefs.values()) for field in fields for word in field),
+    )
 
 
 Fields = tuple[list[str], ...]
@@ -139,8 +140,16 @@ def _briefs(session: Session, email_ids: Sequence[int]) -> dict[int, Fields]:
     return {id_: fields for id_, fields in shown.items() if any(fields)}
 
 
-def _write_vectors(session: Session, table: str, entries: dict[int, Fields]) -> None:
+def insert_entries(session: Session, table: str, entries: dict[int, Fields]) -> None:
+    """Entries by email id, for `email_search` or `brief_search`; there are none of these emails (of briefs, on PostgreSQL, there may be)."""
     if not entries:
+        return
+    if not _is_postgres(session):
+        columns, marks = _COLUMNS[table], ", ".join("?" * len(_COLUMNS[table]))
+        session.connection().exec_driver_sql(
+            f"INSERT INTO {table} (rowid, {', '.join(columns)}) VALUES (?, {marks})",  # noqa: S608 - our own names
+            [(id_, *map(" ".join, fields)) for id_, fields in entries.items()],
+        )
         return
     statement = text(
         f"INSERT INTO {table} (email_id, document)"  # noqa: S608 - our own names
@@ -150,6 +159,19 @@ def _write_vectors(session: Session, table: str, entries: dict[int, Fields]) -> 
     )
     documents = [vector(id_, fields) for id_, fields in entries.items()]
     session.connection().execute(statement, {"ids": list(entries), "documents": documents})
+
+
+def insert_words(session: Session, used: Iterable[str]) -> None:
+    """Remember words, so that they are found by their beginnings."""
+    new = sorted({word for word in used if can_begin(word)})
+    if not new:
+        return
+    if _is_postgres(session):
+        statement = "INSERT INTO search_words SELECT unnest(CAST(:words AS text[])) ON CONFLICT DO NOTHING"
+        session.connection().execute(text(statement), {"words": new})
+    else:
+        statement = "INSERT OR IGNORE INTO search_words (word) VALUES (?)"
+        session.connection().exec_driver_sql(statement, [(word,) for word in new])
 
 
 def vector(email_id: int, fields: Fields) -> str:
@@ -169,53 +191,125 @@ def vector(email_id: int, fields: Fields) -> str:
 # --- what is found
 
 
+def looked_up(session: Session, question: Question) -> Question:
+    """The same question with the words that a beginning may be: the MAX_ENDS shortest ones.
+
+    The database's own search by beginnings first collects all that any such word finds, a third of a second among a
+    million mails; words are found one mail after the other.
+    """
+    return Question(tuple(_with_ends(session, term) for term in question.terms))
+
+
+def _with_ends(session: Session, term: Term) -> Term:
+    last = term.words[-1]
+    if not term.beginning or not can_begin(last):
+        return term
+    values = {"first": last, "last": last + chr(0x10FFFF), "range": _MAX_RANGE, "limit": MAX_ENDS}
+    ends = session.connection().execute(_ENDS, values).scalars()
+    return Term(term.words, ends=tuple(dict.fromkeys((last, *ends))))
+
+
+_ENDS = text("""
+    SELECT word FROM (SELECT word FROM search_words WHERE word >= :first AND word < :last ORDER BY word LIMIT :range) AS words
+    ORDER BY length(word), word LIMIT :limit
+""")
+
+
 def last_email(session: Session) -> int:
     """The newest email's id; 0 where there is none."""
     return session.exec(select(func.max(Email.id))).one() or 0
 
 
-def newest(
-    session: Session, question: Question, below: int, *, limit: int, step: int = 0
-) -> tuple[list[int], int]:
-    """Ids of matching emails below an id, newest first, and the id down to which that is all of them.
+def find(
+    session: Session, question: Question, below: int, *, among: set[int] | None = None
+) -> Iterator[tuple[list[int], int]]:
+    """Matching emails below an id, newest first, in batches that grow: their ids, and down to where that is all.
 
-    `step` counts the calls of one search: each looks further back than the one before.
+    `among`: of these only. Whoever has enough stops.
     """
     if not question.terms or below <= 0:
-        return [], 0
-    if session.get_bind().dialect.name == "postgresql":
-        return _newest_in_ranges(session, question, below, limit, step)
+        yield [], 0
+    elif among is not None:
+        yield from _among(session, question, below, among)
+    elif _is_postgres(session):
+        yield from _ranges(session, question, below)
+    else:
+        yield from _stream(session, question, below)
+
+
+def _among(
+    session: Session, question: Question, below: int, among: set[int]
+) -> Iterator[tuple[list[int], int]]:
+    ids = sorted((id_ for id_ in among if id_ < below), reverse=True)
+    if not ids:
+        yield [], 0
+    elif _is_postgres(session):
+        yield sorted(matching(session, question, ids), reverse=True), 0
+    elif (rare := _all_if_rare(session, question)) is not None:
+        yield [id_ for id_ in ids if id_ in rare], 0
+    else:
+        for first in range(0, min(len(ids), MAX_SINGLY), _SINGLY):
+            some = ids[first : first + _SINGLY]
+            last = first + _SINGLY >= len(ids)
+            yield sorted(matching(session, question, some), reverse=True), 0 if last else some[-1]
+
+
+def _all_if_rare(session: Session, question: Question) -> set[int] | None:
+    """All matches where there are few, which is quicker than asking of one email after the other."""
     found: set[int] = set()
-    floor = 0
-    for table in ("email_search", "brief_search"):
-        statement = (
-            f"SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"  # noqa: S608
-        )
-        ids = list(
-            session.connection().exec_driver_sql(statement, (_match(question), below, limit)).scalars()
-        )
+    for table in _COLUMNS:
+        statement = f"SELECT rowid FROM {table} WHERE {table} MATCH ? LIMIT ?"  # noqa: S608
+        ids = session.connection().exec_driver_sql(statement, (_match(question), MAX_RARE)).scalars().all()
+        if len(ids) == MAX_RARE:
+            return None
         found.update(ids)
-        if len(ids) == limit:
-            floor = max(floor, ids[-1])
-    return sorted((id_ for id_ in found if id_ >= floor), reverse=True), floor
+    return found
 
 
-def _newest_in_ranges(
-    session: Session, question: Question, below: int, limit: int, step: int
-) -> tuple[list[int], int]:
-    first = (below - 1) >> _SMALL
-    floor, ranges = first << _SMALL, [f"'~s{first}'"]
-    if step > 0:  # then 1, 4, 16... large ones
-        first = (below - 1) >> _LARGE
-        last = max(0, first - 4 ** min(step - 1, 3) + 1)
-        floor, ranges = last << _LARGE, [f"'~l{number}'" for number in range(last, first + 1)]
-    query = f"{_tsquery(question)} & ({' | '.join(ranges)})"
-    found = list(
-        session.connection()
-        .execute(_IN_RANGES, {"query": query, "below": below, "floor": floor, "limit": limit})
-        .scalars()
-    )
-    return found, found[-1] if len(found) == limit else floor
+def _stream(session: Session, question: Question, below: int) -> Iterator[tuple[list[int], int]]:
+    """SQLite finds them in this order, one after the other."""
+    streams = [
+        session.connection().exec_driver_sql(
+            f"SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid < ? ORDER BY rowid DESC",  # noqa: S608
+            (_match(question), below),
+        )
+        for table in _COLUMNS
+    ]
+    try:
+        batch: list[int] = []
+        size, last = _FIRST_BATCH, below
+        for id_ in heapq.merge(*(stream.scalars() for stream in streams), reverse=True):
+            if id_ != last:
+                batch.append(id_)
+                last = id_
+            if len(batch) >= size:
+                yield batch, id_
+                batch, size = [], size * 4
+        yield batch, 0
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+def _ranges(session: Session, question: Question, below: int) -> Iterator[tuple[list[int], int]]:
+    """PostgreSQL is asked for a range of emails after the other, each longer than the one before."""
+    step = 0
+    while below > 0:
+        if step == 0:
+            lowest = highest = (below - 1) >> _SMALL
+            floor, size = lowest << _SMALL, _FIRST_BATCH
+            ranges = [f"'~s{lowest}'"]
+        else:  # then 1, 4, 16... large ones
+            highest = (below - 1) >> _LARGE
+            lowest = max(0, highest - 4 ** min(step - 1, 3) + 1)
+            floor, size = lowest << _LARGE, _LATER_BATCH
+            ranges = [f"'~l{number}'" for number in range(lowest, highest + 1)]
+        query = f"{_tsquery(question)} & ({' | '.join(ranges)})"
+        values = {"query": query, "below": below, "floor": floor, "limit": size}
+        batch = list(session.connection().execute(_IN_RANGES, values).scalars())
+        below = batch[-1] if len(batch) == size else floor
+        step += 1
+        yield batch, below
 
 
 # Materialized, so that the planner does not read all emails backwards in the hope of a word.
@@ -233,7 +327,7 @@ def matching(session: Session, question: Question, email_ids: Sequence[int]) -> 
     """Which of these emails match."""
     if not question.terms or not email_ids:
         return set()
-    sqlite = session.get_bind().dialect.name != "postgresql"
+    sqlite = not _is_postgres(session)
     test = "{0} MATCH :query" if sqlite else "document @@ CAST(:query AS tsquery)"
     query = _match(question) if sqlite else _tsquery(question)
     found: set[int] = set()
@@ -245,8 +339,12 @@ def matching(session: Session, question: Question, email_ids: Sequence[int]) -> 
     return found
 
 
+def _is_postgres(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"
+
+
 def _key(session: Session) -> str:
-    return "email_id" if session.get_bind().dialect.name == "postgresql" else "rowid"
+    return "email_id" if _is_postgres(session) else "rowid"
 
 
 # Words are letters and digits only (search_words.py), so that nothing in them ends a quotation.
@@ -254,6 +352,8 @@ def _key(session: Session) -> str:
 
 def _match(question: Question) -> str:
     def one(term: Term) -> str:
+        if term.ends:
+            return f"({' OR '.join(one(Term((*term.words[:-1], end))) for end in term.ends)})"
         return f'"{" ".join(term.words)}"{" *" if term.beginning else ""}'
 
     return " AND ".join(map(one, question.terms))
@@ -261,7 +361,10 @@ def _match(question: Question) -> str:
 
 def _tsquery(question: Question) -> str:
     def one(term: Term) -> str:
-        quoted: list[Any] = [f"'{word}'" for word in term.words]
-        return f"({' <-> '.join(quoted)}{':*' if term.beginning else ''})"
+        *first, last = [f"'{word}'" for word in term.words]
+        if term.ends:
+            ends = [f"'{end}'" for end in term.ends]
+            last = f"({' | '.join(ends)})"
+        return f"({' <-> '.join([*first, last])}{':*' if term.beginning else ''})"
 
     return " & ".join(map(one, question.terms))

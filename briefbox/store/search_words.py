@@ -16,6 +16,7 @@ MAX_TERMS = 16
 MAX_WORD = 100
 # A shorter beginning is a word as it stands: too many begin with it.
 MIN_BEGINNING = 3
+MAX_LOOKED_UP = 30
 
 # Written without blanks between words: each character is a word, and several are a phrase. Thai, Lao, Burmese, Khmer;
 # then kana, bopomofo, Han, Hangul (its particles hang on the word).
@@ -38,6 +39,7 @@ class Term:
 
     words: tuple[str, ...]
     beginning: bool = False
+    ends: tuple[str, ...] = ()  # the words that the last one may be, where they were looked up
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,16 @@ def question(text: str) -> Question:
             terms.append(
                 Term(tuple(found[:MAX_TERMS]), beginning=plain.endswith("*") and part[-2:-1].isalnum())
             )
-    if terms and '"' not in text and not text[-1:].isspace():
-        terms[-1] = _as_beginning(terms[-1])
+    if (
+        terms
+        and '"' not in text
+        and len(terms[-1].words[-1]) >= MIN_BEGINNING
+        and can_begin(terms[-1].words[-1])
+    ):
+        terms[-1] = Term(terms[-1].words, beginning=True)
     return Question(tuple(dict.fromkeys(terms)))
 
 
-def _as_beginning(term: Term) -> Term:
-    last = term.words[-1]
-    long_enough = len(last) >= MIN_BEGINNING and not _IS_ALONE.match(last)
-    return Term(term.words, beginning=True) if long_enough else term
+def can_begin(word: str) -> bool:
+    """Whether a word is among those that are looked up by their beginnings: letters only, and no endless ones."""
+    return word.isalpha() and len(word) <= MAX_LOOKED_UP and not _IS_ALONE.match(word)

@@ -10,5 +10,6 @@ export function watchList(node) {
   const selection = new Selection(list);
   for (const part of [list, actions, selection]) part.watch();
   watchFilters($("#filters"));
+  node.dataset.ready = "";
   return { key: (key) => actions.key(key), escape: () => selection.escape() };
 }

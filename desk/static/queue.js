@@ -205,6 +205,8 @@ export class List {
     for (const row of this.rows()) { this.remember(row); this.dress(row); }
     this.pending.clear();
     this.stale = false;
+    this.more = "more" in fresh.dataset;
+    for (const part of ["#empty", "#next", ".views"]) $(part).replaceWith($(part, page));
     this.count($("#count", page).textContent);
     if (current) this.focus(this.row(current.dataset.id) || this.rows()[Math.min(at, this.rows().length - 1)]);
     this.tell();

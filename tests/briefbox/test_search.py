@@ -9,6 +9,7 @@ from sqlmodel import col, select, update
 
 from briefbox.db import Database
 from briefbox.store import actions, conversations, queue, search
+from briefbox.store import found as found_module
 from briefbox.store.filters import Filter
 from briefbox.store.search_words import Term, fold, question, words
 from briefbox.tables import Brief, Conversation, Email, Mailbox, SearchPending, User
@@ -42,9 +43,10 @@ def index(database: Database) -> None:
 
 def found(database: Database, text: str, **wanted: object) -> list[int]:
     """Conversations in their order, a few a page."""
+    wanted = {"state": "", **wanted}
     ids: list[int] = []
     after = ""
-    asked = Filter(state="", text=text, **wanted)  # type: ignore[arg-type]
+    asked = Filter(text=text, **wanted)  # type: ignore[arg-type]
     with database.read() as session:
         for _ in range(100):
             page = queue.page(session, asked, after=after, limit=2)
@@ -78,6 +80,7 @@ def test_texts_are_cut_into_the_same_words_everywhere(text: str, expected: str) 
 
 def test_a_question_is_words_phrases_and_beginnings() -> None:
     assert question("Refund Invoice").terms == (Term(("refund",)), Term(("invoice",), beginning=True))
+    assert question("order 1001").terms[-1] == Term(("1001",)), "numbers are asked for as they stand"
     assert question('refund "not yet"').terms == (Term(("refund",)), Term(("not", "yet")))
     assert question("deliver* order-1001 ok").terms == (
         Term(("deliver",), beginning=True),
@@ -211,7 +214,9 @@ def test_filters_add_to_a_question(database: Database, deliver: Deliver, ana: Us
 def test_a_search_looks_at_a_bounded_number_of_mails_and_says_where_to_go_on(
     database: Database, deliver: Deliver, ana: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "MAX_STEPS", 1)
+    monkeypatch.setattr(found_module, "MAX_MATCHES", 3)
+    monkeypatch.setattr(search, "_FIRST_BATCH", 2)
+    monkeypatch.setattr(queue, "MAX_FEW", 0)
     monkeypatch.setattr(search, "_SMALL", 2)
     monkeypatch.setattr(search, "_LARGE", 4)
     deliver(*(make_email(n, subject="Kettle") for n in range(1, 31)))
@@ -220,8 +225,17 @@ def test_a_search_looks_at_a_bounded_number_of_mails_and_says_where_to_go_on(
         search.write_entries(session, range(1, 31))
     assert found(database, "kettle", assigned=str(ana.id)) == [1]
     assert found(database, "kettle") == [*range(30, 0, -1)]
-    monkeypatch.setattr(queue, "MAX_STEPS", 9)
+    monkeypatch.setattr(found_module, "MAX_MATCHES", 900)
+    monkeypatch.setattr(search, "MAX_RARE", 2)
+    monkeypatch.setattr(search, "MAX_SINGLY", 4)
+    monkeypatch.setattr(search, "_SINGLY", 2)
     assert found(database, "kettle") == [*range(30, 0, -1)]
+    monkeypatch.setattr(queue, "MAX_FEW", 9)
+    assert found(database, "kettle", assigned=str(ana.id)) == [1]
+    assert found(database, "kettle", assigned=str(ana.id), state="open") == [1]
+    assert found(database, "kett", assigned=str(ana.id), state="open") == [1]
+    monkeypatch.setattr(queue, "MAX_FEW", 900)
+    assert found(database, "kettle", state="open", assigned="none") == [*range(30, 1, -1)]
     assert found(database, "30") == [30]
     assert found(database, "1001") == [1]
 

@@ -269,6 +269,7 @@ def upgrade() -> None:
         table.add_column(sa.Column("in_doubt", sa.Boolean(), nullable=False, server_default=sa.false()))
         table.drop_index(table.f("ix_conversations_mailbox_id"))
         table.drop_index("ix_conversations_queue")
+        table.create_index("ix_conversations_mailbox", ["mailbox_id", "state"], unique=False)
         table.create_foreign_key(table.f("fk_conversations_assigned_to"), "users", ["assigned_to"], ["id"])
 
     with op.batch_alter_table("corrections") as table:
@@ -313,7 +314,7 @@ def upgrade() -> None:
         op.create_index(
             f"ix_conversations_{state}",
             "conversations",
-            [*columns, "mailbox_id", "assigned_to", "category", "in_doubt"],
+            [*columns, "mailbox_id", "assigned_to", "category", "in_doubt", "state"],
             unique=False,
             sqlite_where=condition,
             postgresql_where=condition,
@@ -333,7 +334,9 @@ def _make_search_tables() -> None:
             f"CREATE VIRTUAL TABLE email_search USING fts5(subject, sender, body, content = '', {words})"
         )
         op.execute(f"CREATE VIRTUAL TABLE brief_search USING fts5(headline, summary, {words})")
+        op.execute("CREATE TABLE search_words (word TEXT PRIMARY KEY) WITHOUT ROWID")
         return
+    op.execute('CREATE TABLE search_words (word text COLLATE "C" PRIMARY KEY)')
     for name in ("email_search", "brief_search"):
         op.execute(
             f"CREATE TABLE {name} (email_id integer PRIMARY KEY REFERENCES emails (id) ON DELETE CASCADE, document tsvector NOT NULL)"
@@ -342,7 +345,7 @@ def _make_search_tables() -> None:
 
 
 def downgrade() -> None:
-    for name in ("email_search", "brief_search"):
+    for name in ("email_search", "brief_search", "search_words"):
         op.execute(f"DROP TABLE {name}")
     op.execute("UPDATE conversations SET state = 'open' WHERE state IN ('answered', 'snoozed')")
     with op.batch_alter_table("users") as table:
@@ -361,7 +364,7 @@ def downgrade() -> None:
     with op.batch_alter_table("emails") as table:
         table.drop_column("num_attachments")
     with op.batch_alter_table("conversations") as table:
-        for state in _LISTS:
+        for state in ("mailbox", *_LISTS):
             table.drop_index(f"ix_conversations_{state}")
         table.create_index("ix_conversations_queue", ["state", "priority_rank", "waiting_since", "id"])
         table.create_index("ix_conversations_mailbox_id", ["mailbox_id"])
