@@ -239,7 +239,7 @@ def _bring_back(conversation: Conversation, activity: Activity) -> None:
     doubted = before.pop("needs_human", [])
     touched = before.pop("touched", [])
     field = activity.detail.get("field")
-    if field is not None and field not in touched:
+    if activity.kind == "corrected" and field not in touched:
         conversation.touched = [name for name in conversation.touched if name != field]
         if (
             field in conversation.suggestion

@@ -10,8 +10,8 @@ import pytest
 from briefbox.db import Database
 from briefbox.store import login_sessions, users
 from briefbox.tables import User
-from tests.browser.test_desk_in_browser import CHROMIUM, QUIET, address  # noqa: F401 - a fixture
-from tests.desk.conftest import *  # noqa: F403 - its fixtures
+from tests.browser.conftest import CHROMIUM, QUIET
+from tests.browser.test_desk_in_browser import address  # noqa: F401 - a fixture
 from tests.desk.conftest import Inbox, person
 
 pytestmark = [

@@ -12,9 +12,8 @@ from briefbox.db import Database
 from briefbox.settings import Settings, load_settings
 from briefbox.store import users
 from briefbox.tables import User
-from tests.browser.test_desk_in_browser import CHROMIUM, QUIET
+from tests.browser.conftest import CHROMIUM, QUIET
 from tests.browser.test_desk_in_browser import address as address  # a fixture
-from tests.desk.conftest import *  # noqa: F403 - its fixtures
 from tests.flow.conftest import wait_for
 
 pytestmark = [
