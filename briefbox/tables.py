@@ -83,6 +83,7 @@ def _list_index(state: str, *columns: str) -> Index:
         "assigned_to",
         "category",
         "in_doubt",
+        "state",  # SQLite would read each row for it
         sqlite_where=condition,
         postgresql_where=condition,
     )
@@ -440,6 +441,12 @@ class Conversation(SQLModel, table=True):
         _list_index("answered", "answered_at", "id", "priority_rank", "waiting_since"),
         _list_index("done", "done_at", "id", "priority_rank", "waiting_since"),
         Index("ix_conversations_mailbox", "mailbox_id", "state"),  # for counting
+        Index(
+            "ix_conversations_merged_into",
+            "merged_into",
+            sqlite_where=text("merged_into IS NOT NULL"),
+            postgresql_where=text("merged_into IS NOT NULL"),
+        ),
         Index("ix_conversations_subject", "mailbox_id", "customer_address", "subject_key"),
     )
     id: int = Field(default=None, primary_key=True)

@@ -8,6 +8,7 @@ Each action is one `Activity` that holds the values from before. Undoing writes 
 them since.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,8 +17,8 @@ from sqlmodel import Session, col, select, update
 
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
-from briefbox.store import activities, audit_log, conversations, search
-from briefbox.store.sight import Sight
+from briefbox.store import activities, audit_log, conversations, rows, search
+from briefbox.store.sight import ALL, Sight
 from briefbox.tables import Activity, Confirmation, Conversation, Correction, Note, User
 
 MAX_NOTE = 10_000
@@ -26,6 +27,7 @@ UNDO_WINDOW = timedelta(hours=1)
 MAX_SNOOZE = timedelta(days=400)
 # A literal, by which the index of what is put off is found.
 _PUT_OFF = col(Conversation.state) == bindparam(None, "snoozed", literal_execute=True)
+_CHUNK = 500
 _TIMES = ("snoozed_until", "done_at")
 
 
@@ -36,18 +38,30 @@ def assign(
     conversation = conversations.locked(session, conversation_id)
     if conversation.assigned_to == to:
         return conversation
-    if to is not None:
-        person = session.get(User, to)
-        if person is None or person.disabled_at is not None:
-            raise NotFoundError(f"There is no user {to} who could take it.")
-        if not Sight.of(session, person).sees(conversation.mailbox_id):
-            raise InvalidValueError(f"{person.email} does not see this mailbox. An admin can change that.")
+    person, seen = check_person(session, to)
+    if not seen.sees(conversation.mailbox_id):
+        raise InvalidValueError(does_not_see(person))
     before = activities.values(conversation, "assigned_to")
     kind = "unassigned" if to is None else "assigned"
     activities.record(session, conversation, user, kind, before=before, group=group, after=to)
     conversation.assigned_to = to
     conversations.changed(session, conversation)
     return conversation
+
+
+def check_person(session: Session, to: int | None) -> tuple[User | None, Sight]:
+    """Who is to have a conversation, and what they see; None is nobody, who may have any. Raises NotFoundError."""
+    if to is None:
+        return None, ALL
+    person = session.get(User, to)
+    if person is None or person.disabled_at is not None:
+        raise NotFoundError(f"There is no user {to} who could take it.")
+    return person, Sight.of(session, person)
+
+
+def does_not_see(person: User | None) -> str:
+    """Why somebody cannot have it."""
+    return f"{person.email if person else 'Nobody'} does not see this mailbox. An admin can change that."
 
 
 def snooze(
@@ -57,11 +71,7 @@ def snooze(
 
     Raises InvalidValueError when that is not ahead, or too far.
     """
-    moment = now(session)
-    if not moment < until <= moment + MAX_SNOOZE:
-        raise InvalidValueError(
-            f"{until.astimezone(UTC):%Y-%m-%d %H:%M} UTC is no time to put it off until; expected one from now to {MAX_SNOOZE.days} days ahead."
-        )
+    until = check_snooze(session, until)
     conversation = conversations.locked(session, conversation_id)
     before = activities.values(conversation, "state", "snoozed_until", "done_at", "done_by")
     activities.record(
@@ -78,6 +88,17 @@ def snooze(
     conversation.done_at, conversation.done_by = None, None
     conversations.changed(session, conversation)
     return conversation
+
+
+def check_snooze(session: Session, until: datetime | None) -> datetime:
+    """The time, where it is one to put something off until. Raises InvalidValueError."""
+    moment = now(session)
+    if until is None or not moment < until <= moment + MAX_SNOOZE:
+        said = "This" if until is None else f"{until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        raise InvalidValueError(
+            f"{said} is no time to put it off until; expected one from now to {MAX_SNOOZE.days} days ahead."
+        )
+    return until
 
 
 def wake_due(session: Session, *, limit: int = 500) -> int:
@@ -161,7 +182,13 @@ def undo(session: Session, activity_id: int, *, user: User) -> list[int]:
     if first.group:
         same = (Activity.group == first.group, Activity.user_id == user.id, col(Activity.undone_at).is_(None))
         together = list(session.exec(select(Activity).where(*same).order_by(col(Activity.id).desc())))
-    undone = [activity.conversation_id for activity in together if _undo_one(session, activity, user)]
+    else:
+        conversations.locked(session, first.conversation_id)  # refuses one that was merged
+    undone = [
+        id_
+        for at in range(0, len(together), _CHUNK)
+        for id_ in _undo_some(session, together[at : at + _CHUNK], user)
+    ]
     if not undone:
         raise ConflictError("Somebody has changed it since, so that nothing was undone. Look at it again.")
     if first.group:
@@ -169,28 +196,65 @@ def undo(session: Session, activity_id: int, *, user: User) -> list[int]:
     return undone
 
 
-def _undo_one(session: Session, activity: Activity, user: User) -> bool:
-    conversation = conversations.locked(session, activity.conversation_id)
-    if not _stands(conversation, activity):
-        return False
-    for name, value in activity.before.items():
-        setattr(conversation, name, _moment(value) if name in _TIMES else value)
-    conversation.priority_rank = conversations.rank(conversation.priority)
+def _undo_some(session: Session, some: Sequence[Activity], user: User) -> list[int]:
+    """Take back those that still stand. Returns the conversations concerned."""
+    held = {row.id: row for row in conversations.locked_many(session, [one.conversation_id for one in some])}
+    standing = [one for one in some if (row := held.get(one.conversation_id)) and _stands(row, one)]
     moment = now(session)
     for table, key in ((Correction, "correction"), (Confirmation, "confirmation")):
-        if (id_ := activity.detail.get(key)) is not None:
-            session.exec(update(table).where(col(table.id) == id_).values(undone_at=moment))
-    activity.undone_at = moment
-    session.add(activity)
-    if activity.detail.get("field") in conversations.MAX_TEXT:
-        search.note_conversation(session, conversation)
-    activities.record(session, conversation, user, "undone", what=activity.kind, activity=activity.id)
-    conversations.changed(session, conversation)
-    return True
+        said = [one.detail[key] for one in standing if one.detail.get(key) is not None]
+        if said:
+            session.exec(update(table).where(col(table.id).in_(said)).values(undone_at=moment))
+    for activity in standing:
+        conversation = held[activity.conversation_id]
+        _bring_back(conversation, activity)
+        activity.undone_at = conversation.updated_at = moment
+        conversation.version += 1
+        session.add(activity)
+        session.add(conversation)
+        if activity.detail.get("field") in conversations.MAX_TEXT:
+            search.note_conversation(session, conversation)
+    undone = [
+        {
+            "conversation_id": one.conversation_id,
+            "user_id": user.id,
+            "kind": "undone",
+            "detail": {"what": one.kind, "activity": one.id},
+            "created_at": moment,
+        }
+        for one in standing
+    ]
+    rows.insert(session, Activity, undone)
+    return [one.conversation_id for one in standing]
+
+
+def _bring_back(conversation: Conversation, activity: Activity) -> None:
+    before = dict(activity.before)
+    # What was done with other fields since stays: of lists, only what this action changed is brought back.
+    doubted = before.pop("needs_human", [])
+    touched = before.pop("touched", [])
+    field = activity.detail.get("field")
+    if field is not None and field not in touched:
+        conversation.touched = [name for name in conversation.touched if name != field]
+        if (
+            field in conversation.suggestion
+        ):  # what a later brief said of it stands again, as if nobody had come
+            before[field] = conversation.suggestion[field]
+            conversation.suggestion = {k: v for k, v in conversation.suggestion.items() if k != field}
+    for name, value in before.items():
+        setattr(conversation, name, _moment(value) if name in _TIMES else value)
+    again = [name for name in doubted if name not in conversation.touched]
+    conversation.needs_human = [
+        *conversation.needs_human,
+        *(n for n in again if n not in conversation.needs_human),
+    ]
+    conversation.priority_rank = conversations.rank(conversation.priority)
 
 
 def _stands(conversation: Conversation, activity: Activity) -> bool:
     """Whether what the action wrote is still there."""
+    if conversation.state == "merged":
+        return False
     if activity.kind == "confirmed":
         return True
     if activity.kind == "corrected":

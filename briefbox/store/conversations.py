@@ -3,6 +3,7 @@
 The model never writes a field that an agent has touched: what it says later stands beside it as a suggestion.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from uuid import uuid4
 
@@ -18,6 +19,12 @@ from briefbox.tables import Brief, Category, Confirmation, Conversation, Correct
 
 NO_PRIORITY_YET = len(PRIORITIES)
 MAX_COUNTED = 10_000
+_LISTED = {
+    "open": col(Conversation.priority_rank),
+    "snoozed": col(Conversation.snoozed_until),
+    "answered": col(Conversation.answered_at),
+    "done": col(Conversation.done_at),
+}
 MAX_TEXT = {"headline": 300, "summary": 4000}
 
 
@@ -94,6 +101,8 @@ def counts(session: Session, sight: Sight = ALL) -> dict[str, int]:
         )
         if sight.mailboxes is not None:
             query = query.where(sight.where(Conversation.mailbox_id))
+        else:  # in the order of its list, so that its own index is taken and not a longer one
+            query = query.order_by(_LISTED[state])
         capped = query.limit(MAX_COUNTED).subquery()
         found[state] = session.exec(select(func.count()).select_from(capped)).one()
     return found
@@ -170,7 +179,7 @@ def correct(
     if repeated is not None:
         return repeated
     current = getattr(conversation, field)
-    value = _allowed(session, field, value)
+    value = allowed(session, field, value)
     if before is not None and before != current:
         raise ConflictError(
             f"The {field} was changed to “{current}” in the meantime; your value “{value}” was not written. Look at the newer one and correct it if it is wrong."
@@ -333,6 +342,12 @@ def locked(session: Session, conversation_id: int) -> Conversation:
     return conversation
 
 
+def locked_many(session: Session, ids: Collection[int]) -> list[Conversation]:
+    """Those that exist, merged ones too, held against others until the commit; in one order for everybody."""
+    query = select(Conversation).where(col(Conversation.id).in_(ids)).order_by(col(Conversation.id))
+    return list(session.exec(query.with_for_update().execution_options(populate_existing=True)).all())
+
+
 def refuse_merged(conversation: Conversation) -> None:
     """Raises ConflictError for a conversation whose mail stands in another one now."""
     if conversation.state == "merged":
@@ -341,7 +356,8 @@ def refuse_merged(conversation: Conversation) -> None:
         )
 
 
-def _allowed(session: Session, field: BriefField, value: str) -> str:
+def allowed(session: Session, field: BriefField, value: str) -> str:
+    """The value as it is written. Raises InvalidValueError for one that a field cannot have."""
     value = " ".join(value.split()) if field != "summary" else value.strip()
     if field == "priority" and value not in PRIORITIES:
         raise InvalidValueError(f"The priority “{value}” is none of {', '.join(PRIORITIES)}.")

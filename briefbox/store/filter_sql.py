@@ -55,8 +55,8 @@ def cutoffs(session: Session, wanted: Filter) -> dict[str, datetime]:
     }
 
 
-def in_state(c: Any, state: str) -> ColumnElement[bool]:
+def in_state(c: Any, wanted: Filter) -> ColumnElement[bool]:
     """The state as a literal: an index of some rows is used only where the statement itself says which."""
-    if not state:
-        return col(c.state) != "merged"
-    return col(c.state) == bindparam(None, state, literal_execute=True)
+    if wanted.state:
+        return col(c.state) == bindparam(None, wanted.state, literal_execute=True)
+    return col(c.state).in_(sla.WAITING) if wanted.overdue else col(c.state) != "merged"

@@ -68,7 +68,7 @@ class _Finds:
         self._start = below if again else None
         self._among = None if few is None else self._emails_of(few)
         self._where = [
-            in_state(_TABLE.c, wanted.state),
+            in_state(_TABLE.c, wanted),
             *conditions(_TABLE.c, wanted, sight, cutoffs(session, wanted)),
         ]
         self._seen: set[int] = set()

@@ -94,9 +94,16 @@ _ASKED = ("mailbox_id", "assigned_to", "category", "in_doubt", "priority_rank", 
 
 def page(session: Session, wanted: Filter, *, sight: Sight = ALL, after: str = "", limit: int = 50) -> Page:
     """One page of a list. `after` is the `next` of the page before. Raises InvalidValueError."""
+    ids, following = page_of_ids(session, wanted, sight=sight, after=after, limit=limit)
+    return Page(load(session, ids), following)
+
+
+def page_of_ids(
+    session: Session, wanted: Filter, *, sight: Sight = ALL, after: str = "", limit: int = 50
+) -> tuple[list[int], str]:
+    """The same without the rows. Raises InvalidValueError."""
     if wanted.text:
-        ids, following = found.page(session, wanted, sight, after, limit, _few(session, wanted, sight))
-        return Page(load(session, ids), following)
+        return found.page(session, wanted, sight, after, limit, _few(session, wanted, sight))
     order = _ORDERS[wanted.state]
     looked = _looked(wanted, order, _place(after, order))
     query = select(*(looked.c[name] for name in order.columns))
@@ -111,7 +118,7 @@ def page(session: Session, wanted: Filter, *, sight: Sight = ALL, after: str = "
         following = _place_text(order.place(shown[-1]))
     else:
         following = _end_of_look(session, wanted, order, after)
-    return Page(load(session, [row.id for row in shown]), following)
+    return [row.id for row in shown], following
 
 
 def load(session: Session, ids: Sequence[int]) -> list[Conversation]:
@@ -184,7 +191,7 @@ def _looked(wanted: Filter, order: _Order, place: Sequence[Any] | None) -> Subqu
 
 
 def _along(wanted: Filter, order: _Order, place: Sequence[Any] | None, columns: Sequence[Any]) -> Select[Any]:
-    query = select(*columns).where(in_state(_TABLE.c, wanted.state))
+    query = select(*columns).where(in_state(_TABLE.c, wanted))
     if place is not None:
         query = query.where(order.beyond(place))
     if wanted.state == "open" and len(wanted.priorities) == 1:

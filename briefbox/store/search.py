@@ -25,10 +25,10 @@ _INDEX_LOCK = 7_220_416
 # order, and with these it is asked for the newest emails first, a range at a time.
 _SMALL, _LARGE = 12, 16
 _FIRST_BATCH, _LATER_BATCH = 100, 1_600
-# Emails back in time that SQLite goes through for one page where a filter leaves out most of them.
-MAX_STREAMED = 200_000
-# Of so many emails SQLite is asked one by one.
-_ASKED_SINGLY = 300
+# SQLite is asked for all matches where they are no more than this...
+MAX_RARE = 2_000
+# ...and otherwise of one email after the other, no more than this for one page.
+MAX_SINGLY, _SINGLY = 600, 150
 # Words that a beginning stands for, and those among which they are looked for.
 MAX_ENDS, _MAX_RANGE = 64, 20_000
 # Positions are counted no further by PostgreSQL.
@@ -240,21 +240,30 @@ def find(
 def _among(
     session: Session, question: Question, below: int, among: set[int]
 ) -> Iterator[tuple[list[int], int]]:
-    ids = [id_ for id_ in among if id_ < below]
-    if _is_postgres(session) or len(ids) <= _ASKED_SINGLY:
+    ids = sorted((id_ for id_ in among if id_ < below), reverse=True)
+    if not ids:
+        yield [], 0
+    elif _is_postgres(session):
         yield sorted(matching(session, question, ids), reverse=True), 0
-        return
-    floor = max(min(ids), below - MAX_STREAMED)
+    elif (rare := _all_if_rare(session, question)) is not None:
+        yield [id_ for id_ in ids if id_ in rare], 0
+    else:
+        for first in range(0, min(len(ids), MAX_SINGLY), _SINGLY):
+            some = ids[first : first + _SINGLY]
+            last = first + _SINGLY >= len(ids)
+            yield sorted(matching(session, question, some), reverse=True), 0 if last else some[-1]
+
+
+def _all_if_rare(session: Session, question: Question) -> set[int] | None:
+    """All matches where there are few, which is quicker than asking of one email after the other."""
     found: set[int] = set()
     for table in _COLUMNS:
-        # The + makes SQLite go through what matches, and not ask for each email.
-        statement = (
-            f"SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid >= ? AND rowid < ?"  # noqa: S608
-            " AND +rowid IN (SELECT value FROM json_each(?))"
-        )
-        values = (_match(question), floor, below, str(ids))
-        found.update(session.connection().exec_driver_sql(statement, values).scalars())
-    yield sorted(found, reverse=True), floor if floor > min(ids) else 0
+        statement = f"SELECT rowid FROM {table} WHERE {table} MATCH ? LIMIT ?"  # noqa: S608
+        ids = session.connection().exec_driver_sql(statement, (_match(question), MAX_RARE)).scalars().all()
+        if len(ids) == MAX_RARE:
+            return None
+        found.update(ids)
+    return found
 
 
 def _stream(session: Session, question: Question, below: int) -> Iterator[tuple[list[int], int]]:

@@ -226,12 +226,16 @@ def test_a_search_looks_at_a_bounded_number_of_mails_and_says_where_to_go_on(
     assert found(database, "kettle", assigned=str(ana.id)) == [1]
     assert found(database, "kettle") == [*range(30, 0, -1)]
     monkeypatch.setattr(found_module, "MAX_MATCHES", 900)
-    monkeypatch.setattr(search, "MAX_STREAMED", 4)
+    monkeypatch.setattr(search, "MAX_RARE", 2)
+    monkeypatch.setattr(search, "MAX_SINGLY", 4)
+    monkeypatch.setattr(search, "_SINGLY", 2)
     assert found(database, "kettle") == [*range(30, 0, -1)]
     monkeypatch.setattr(queue, "MAX_FEW", 9)
     assert found(database, "kettle", assigned=str(ana.id)) == [1]
     assert found(database, "kettle", assigned=str(ana.id), state="open") == [1]
     assert found(database, "kett", assigned=str(ana.id), state="open") == [1]
+    monkeypatch.setattr(queue, "MAX_FEW", 900)
+    assert found(database, "kettle", state="open", assigned="none") == [*range(30, 1, -1)]
     assert found(database, "30") == [30]
     assert found(database, "1001") == [1]
 

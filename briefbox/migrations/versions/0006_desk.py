@@ -335,11 +335,20 @@ def upgrade() -> None:
         op.create_index(
             f"ix_conversations_{state}",
             "conversations",
-            [*columns, "mailbox_id", "assigned_to", "category", "in_doubt"],
+            [*columns, "mailbox_id", "assigned_to", "category", "in_doubt", "state"],
             unique=False,
             sqlite_where=condition,
             postgresql_where=condition,
         )
+    merged = sa.text("merged_into IS NOT NULL")
+    op.create_index(
+        "ix_conversations_merged_into",
+        "conversations",
+        ["merged_into"],
+        unique=False,
+        sqlite_where=merged,
+        postgresql_where=merged,
+    )
     targets = sa.table("sla_targets", sa.column("priority"), sa.column("minutes"))
     op.bulk_insert(targets, [{"priority": name, "minutes": minutes} for name, minutes in _SLA.items()])
     _make_search_tables()
@@ -390,7 +399,7 @@ def downgrade() -> None:
     with op.batch_alter_table("categories") as table:
         table.drop_column("merged_into")
     with op.batch_alter_table("conversations") as table:
-        for state in ("mailbox", *_LISTS):
+        for state in ("mailbox", "merged_into", *_LISTS):
             table.drop_index(f"ix_conversations_{state}")
         table.create_index("ix_conversations_queue", ["state", "priority_rank", "waiting_since", "id"])
         table.create_index("ix_conversations_mailbox_id", ["mailbox_id"])
