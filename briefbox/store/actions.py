@@ -17,7 +17,7 @@ from sqlmodel import Session, col, select, update
 
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
-from briefbox.store import activities, audit_log, conversations, rows, search
+from briefbox.store import activities, audit_log, conversations, events, rows, search
 from briefbox.store.sight import ALL, Sight
 from briefbox.tables import Activity, Confirmation, Conversation, Correction, Note, User
 
@@ -214,6 +214,9 @@ def _undo_some(session: Session, some: Sequence[Activity], user: User) -> list[i
         session.add(conversation)
         if activity.detail.get("field") in conversations.MAX_TEXT:
             search.note_conversation(session, conversation)
+    events.conversations_changed(
+        session, [held[id_] for id_ in sorted({one.conversation_id for one in standing})]
+    )
     undone = [
         {
             "conversation_id": one.conversation_id,

@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 
 from briefbox.db import now
 from briefbox.errors import InvalidValueError
-from briefbox.store import actions, activities, audit_log, conversations, queue, rows
+from briefbox.store import actions, activities, audit_log, conversations, events, queue, rows
 from briefbox.store.filters import Filter
 from briefbox.store.sight import ALL, Sight
 from briefbox.tables import Activity, Confirmation, Conversation, Correction, User
@@ -297,5 +297,6 @@ def _some(
     # Writes the conversations too.
     made = rows.insert(session, Activity, values)
     session.flush()
+    events.conversations_changed(session, [one.conversation for one in done])
     result.activity_id = made[-1] if made else result.activity_id
     session.expunge_all()
