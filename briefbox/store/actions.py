@@ -217,6 +217,9 @@ def _undo_some(session: Session, some: Sequence[Activity], user: User) -> list[i
         session.add(conversation)
         if activity.detail.get("field") in conversations.MAX_TEXT:
             search.note_conversation(session, conversation)
+    events.conversations_changed(
+        session, [held[id_] for id_ in sorted({one.conversation_id for one in standing})]
+    )
     undone = [
         {
             "conversation_id": one.conversation_id,
@@ -228,8 +231,6 @@ def _undo_some(session: Session, some: Sequence[Activity], user: User) -> list[i
         for one in standing
     ]
     rows.insert(session, Activity, undone)
-    for one in standing:
-        events.conversation_changed(session, held[one.conversation_id])
     return [one.conversation_id for one in standing]
 
 

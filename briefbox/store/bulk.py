@@ -297,7 +297,6 @@ def _some(
     # Writes the conversations too.
     made = rows.insert(session, Activity, values)
     session.flush()
-    for one in done:
-        events.conversation_changed(session, one.conversation)
+    events.conversations_changed(session, [one.conversation for one in done])
     result.activity_id = made[-1] if made else result.activity_id
     session.expunge_all()

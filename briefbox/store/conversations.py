@@ -403,4 +403,4 @@ def changed(session: Session, conversation: Conversation) -> None:
     conversation.version += 1
     conversation.updated_at = now(session)
     session.add(conversation)
-    events.conversation_changed(session, conversation)
+    events.conversations_changed(session, [conversation])

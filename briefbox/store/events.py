@@ -15,11 +15,12 @@ from typing import Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Pool
-from sqlmodel import Session, col, select, update
+from sqlalchemy import Pool, bindparam
+from sqlmodel import Session, col, select
 
 from briefbox.db import now
 from briefbox.schemas import ParsedEmail
+from briefbox.store import rows
 from briefbox.tables import Adapter, Brief, Conversation, Email, Mailbox, Webhook, WebhookDelivery
 
 EVENTS = {
@@ -30,6 +31,7 @@ EVENTS = {
     "adapter.promoted": "An adapter was put in use",
     "adapter.rolled_back": "The adapter before it is in use again",
 }
+CHANGED = "conversation.changed"
 # Changes of one conversation within this time are told as one.
 FOLD = timedelta(seconds=1)
 # How long a process may not know of a webhook that another one has added.
@@ -66,28 +68,21 @@ def emit(
     data: Callable[[bool], dict[str, Any]],
     *,
     mailbox_id: int | None = None,
-    subject: str = "",
 ) -> None:
-    """Tell all webhooks that want to know. `data` makes the body, with what the mail says when it is given True.
-
-    What waits unsent with the same `subject` is replaced by the newer one.
-    """
+    """Tell all webhooks that want to know. `data` makes the body, with what the mail says when it is given True."""
     wanting = [one for one in _listeners(session) if one.wants(event, mailbox_id)]
     if not wanting:
         return
-    moment, event_id = now(session), f"evt_{uuid4().hex}"
+    moment, event_id = now(session), _new_id()
     bodies = {full: body_of(event, moment, data(full)) for full in {one.full for one in wanting}}
     for one in wanting:
-        if subject and _replace(session, one.id, event, subject, bodies[one.full]):
-            continue
         session.add(
             WebhookDelivery(
                 webhook_id=one.id,
                 event_id=event_id,
                 event=event,
-                subject=subject,
                 body=bodies[one.full],
-                not_before=moment + FOLD if subject else moment,
+                not_before=moment,
                 created_at=moment,
             )
         )
@@ -112,23 +107,50 @@ def with_address(body: str, address: str) -> str:
 # --- the events
 
 
-def conversation_changed(session: Session, conversation: Conversation) -> None:
-    """Something about a conversation is other than before."""
-    emit(
-        session,
-        "conversation.changed",
-        lambda full: _conversation(session, conversation, full=full),
-        mailbox_id=conversation.mailbox_id,
-        subject=f"conversation {conversation.id}",
-    )
-
-
-def conversations_changed(session: Session, mailbox_id: int, ids: Sequence[int]) -> None:
-    """The same for several of one mailbox, which are read only if somebody wants to know."""
-    if not ids or not any(one.wants("conversation.changed", mailbox_id) for one in _listeners(session)):
+def conversations_changed(session: Session, changed: Sequence[Conversation]) -> None:
+    """Something about these is other than before. What waits unsent about one of them gets the newer contents."""
+    told = [
+        (one, conversation)
+        for one in _listeners(session)
+        for conversation in changed
+        if one.wants(CHANGED, conversation.mailbox_id)
+    ]
+    if not told:
         return
-    for conversation in session.exec(select(Conversation).where(col(Conversation.id).in_(ids))).all():
-        conversation_changed(session, conversation)
+    session.flush()
+    moment = now(session)
+    ids = {conversation.id: _new_id() for _, conversation in told}
+    waiting = _waiting(session, [_subject(conversation) for _, conversation in told])
+    newer, new = [], []
+    for one, conversation in told:
+        body = body_of(CHANGED, moment, _conversation(session, conversation, full=one.full))
+        row = waiting.get((one.id, _subject(conversation)))
+        if row is not None:
+            newer.append({"row": row, "newer": body})
+            continue
+        new.append(
+            {
+                "webhook_id": one.id,
+                "event_id": ids[conversation.id],
+                "event": CHANGED,
+                "subject": _subject(conversation),
+                "body": body,
+                "not_before": moment + FOLD,
+                "created_at": moment,
+            }
+        )
+    if newer:
+        table = rows.table_of(WebhookDelivery)
+        statement = table.update().where(table.c.id == bindparam("row")).values(body=bindparam("newer"))
+        session.connection().execute(statement, newer)
+    rows.insert(session, WebhookDelivery, new)
+
+
+def changed_by_id(session: Session, mailbox_id: int, ids: Sequence[int]) -> None:
+    """The same for some of one mailbox, which are read only if somebody wants to know."""
+    if ids and any(one.wants(CHANGED, mailbox_id) for one in _listeners(session)):
+        found = session.exec(select(Conversation).where(col(Conversation.id).in_(ids)))
+        conversations_changed(session, found.all())
 
 
 def brief_made(session: Session, brief: Brief, conversation: Conversation) -> None:
@@ -233,17 +255,24 @@ def _links(conversation_id: int) -> dict[str, str]:
     return {"desk": path, "api": f"/api/v1{path}"}
 
 
-def _replace(session: Session, webhook_id: int, event: str, subject: str, body: str) -> bool:
-    """Put the newer body into what waits already. False when there is none, or it is being sent."""
-    unsent = (
-        col(WebhookDelivery.subject) == subject,
-        col(WebhookDelivery.state) == "waiting",
-        col(WebhookDelivery.attempts) == 0,
-        col(WebhookDelivery.webhook_id) == webhook_id,
-        col(WebhookDelivery.event) == event,
+def _waiting(session: Session, subjects: Sequence[str]) -> dict[tuple[int, str], int]:
+    """What nobody has begun to send, held until the commit: row ids by webhook and subject."""
+    query = select(WebhookDelivery.webhook_id, WebhookDelivery.subject, WebhookDelivery.id).where(
+        col(WebhookDelivery.subject).in_(subjects),
+        WebhookDelivery.state == "waiting",
+        WebhookDelivery.attempts == 0,
+        WebhookDelivery.event == CHANGED,
         col(WebhookDelivery.replay_of).is_(None),
     )
-    return bool(session.exec(update(WebhookDelivery).where(*unsent).values(body=body)).rowcount)
+    return {(webhook, subject): id_ for webhook, subject, id_ in session.exec(query.with_for_update())}
+
+
+def _subject(conversation: Conversation) -> str:
+    return f"conversation {conversation.id}"
+
+
+def _new_id() -> str:
+    return f"evt_{uuid4().hex}"
 
 
 def _listeners(session: Session) -> list[_Listener]:
@@ -251,8 +280,8 @@ def _listeners(session: Session) -> list[_Listener]:
     found = _known.get(pool)
     if found is None or found[0] < monotonic():
         with session.no_autoflush:
-            rows = session.exec(select(Webhook).where(col(Webhook.disabled_at).is_(None))).all()
-        listeners = [_Listener(w.id, frozenset(w.events), frozenset(w.mailbox_ids), w.full) for w in rows]
+            hooks = session.exec(select(Webhook).where(col(Webhook.disabled_at).is_(None))).all()
+        listeners = [_Listener(w.id, frozenset(w.events), frozenset(w.mailbox_ids), w.full) for w in hooks]
         found = _known[pool] = monotonic() + LOOK_SECONDS, listeners
     return found[1]
 

@@ -179,7 +179,7 @@ def _write(
             mail.email.conversation_id = thread.id
     if not closed:  # mail that was there before us is no news
         told = [thread.id for thread in targets if thread.mails and thread.id is not None]
-        events.conversations_changed(session, mailbox_id, told)
+        events.changed_by_id(session, mailbox_id, told)
     return turns
 
 

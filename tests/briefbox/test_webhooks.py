@@ -11,7 +11,17 @@ from sqlmodel import Session, col, select, update
 
 from briefbox.db import Database
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
-from briefbox.store import actions, alerts, conversations, deliveries, events, folders, mailboxes, webhooks
+from briefbox.store import (
+    actions,
+    alerts,
+    bulk,
+    conversations,
+    deliveries,
+    events,
+    folders,
+    mailboxes,
+    webhooks,
+)
 from briefbox.store.secrets import Cipher
 from briefbox.tables import Conversation, Mailbox, User, Webhook, WebhookDelivery
 
@@ -168,6 +178,22 @@ def test_a_mailbox_that_stops_and_one_that_is_read_again(
     assert [one["type"] for one in said] == ["mailbox.stopped", "mailbox.recovered"] * 2
     assert said[0]["data"]["text"] == "The server says no."
     assert (said[0]["data"]["mailbox"], said[0]["data"]["folder"]) == ("support", "INBOX")
+
+
+def test_a_bulk_action_and_its_undoing_are_told(
+    database: Database, conversation: Conversation, ana: User, add: Callable[..., Webhook]
+) -> None:
+    add()
+    with database.write() as session:
+        result = bulk.apply(session, [conversation.id], "done", user=ana)
+    [row] = rows(database)
+    assert json.loads(row.body)["data"]["state"] == "done"
+    make_due(database)
+    claim(database)
+    with database.write() as session:
+        assert result.activity_id is not None
+        actions.undo(session, result.activity_id, user=ana)
+    assert [json.loads(row.body)["data"]["state"] for row in rows(database)] == ["done", "open"]
 
 
 # --- what admins do
@@ -402,6 +428,6 @@ def test_new_mail_and_a_snooze_are_told(
     with database.write() as session:
         until = datetime.now(UTC) + timedelta(hours=1)
         actions.snooze(session, conversation.id, until, user=ana)
-        events.conversations_changed(session, conversation.mailbox_id, [conversation.id])
+        events.changed_by_id(session, conversation.mailbox_id, [conversation.id])
     [row] = rows(database)
     assert json.loads(row.body)["data"]["state"] == "snoozed"

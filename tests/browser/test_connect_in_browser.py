@@ -16,7 +16,7 @@ from sqlmodel import select
 from briefbox.db import Database
 from briefbox.embedded.imap import EmbeddedIMAP
 from briefbox.settings import Settings
-from briefbox.store import processes
+from briefbox.store import login_sessions, processes
 from briefbox.tables import Brief, Conversation, Mailbox, MailboxDraft, Trial, User
 from desk.app import create_app
 from desk.tools import Tools
