@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlmodel import Session
 
@@ -12,6 +13,8 @@ from briefbox.store.mailbox_state import FolderState, MailboxState
 from briefbox.tables import Adapter, DeadLetter, Email, Mailbox, MailboxEvent
 
 MAX_EVENTS, MAX_LETTERS, MAX_REASONS = 30, 50, 30
+# Pollers look for new mailboxes every few seconds.
+TAKEN_UP_WITHIN = timedelta(seconds=30)
 STAGES = {"fetch": "receiving", "parse": "reading", "brief": "briefing"}
 
 
@@ -22,12 +25,26 @@ class MailboxView:
     row: Mailbox
     state: MailboxState
     is_read: bool
+    is_new: bool = False  # connected a moment ago: no poller can have taken it up yet
+
+    @property
+    def words(self) -> str:
+        """How it stands, as a sentence."""
+        said = "waiting for the poller" if self._is_awaited else self.state.words
+        return f"{said[:1].upper()}{said[1:]}."
+
+    @property
+    def _is_awaited(self) -> bool:
+        return self.is_new and not (
+            self.is_read or self.row.paused_at or self.row.removed_at or self.row.last_error
+        )
 
     @property
     def is_bad(self) -> bool:
         """Whether somebody should look."""
         is_missing = any(folder.missing_since for folder in self.state.folders)
-        return bool(self.row.last_error) or is_missing or not (self.is_read or self.row.paused_at)
+        is_left = not (self.is_read or self.row.paused_at or self.row.removed_at or self._is_awaited)
+        return bool(self.row.last_error) or is_missing or is_left
 
     @property
     def lag(self) -> str:
@@ -74,7 +91,10 @@ class FullView:
 def view_of(session: Session, row: Mailbox) -> MailboxView:
     """One of the list."""
     state = mailbox_state.state_of(session, row)
-    return MailboxView(row, state, mailbox_state.is_read(row, now(session)))
+    moment = now(session)
+    return MailboxView(
+        row, state, mailbox_state.is_read(row, moment), moment - row.created_at < TAKEN_UP_WITHIN
+    )
 
 
 def full_view(session: Session, row: Mailbox) -> FullView:
