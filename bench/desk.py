@@ -23,6 +23,7 @@ from bench.common import print_table
 from bench.desk_data import CATEGORIES, FREQUENT, RARE, TWO, fill
 from briefbox.db import Database, migrate
 from briefbox.settings import load_settings
+from briefbox.store import login_sessions
 from briefbox.tables import Conversation, User
 from desk.app import create_app
 
