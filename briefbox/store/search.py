@@ -28,7 +28,7 @@ _FIRST_BATCH, _LATER_BATCH = 100, 1_600
 # SQLite is asked for all matches where they are no more than this...
 MAX_RARE = 2_000
 # ...and otherwise of one email after the other, no more than this for one page.
-MAX_SINGLY, _SINGLY = 600, 150
+MAX_SINGLY, _SINGLY = 300, 150
 # Words that a beginning stands for, and those among which they are looked for.
 MAX_ENDS, _MAX_RANGE = 64, 20_000
 # Positions are counted no further by PostgreSQL.
@@ -331,10 +331,11 @@ def matching(session: Session, question: Question, email_ids: Sequence[int]) -> 
     test = "{0} MATCH :query" if sqlite else "document @@ CAST(:query AS tsquery)"
     query = _match(question) if sqlite else _tsquery(question)
     found: set[int] = set()
-    for table in ("email_search", "brief_search"):
-        key = _key(session)
+    key = _key(session)
+    for table in _COLUMNS:
+        rest = [id_ for id_ in email_ids if id_ not in found]
         statement = text(f"SELECT {key} FROM {table} WHERE {key} IN :ids AND {test.format(table)}")  # noqa: S608
-        statement = statement.bindparams(bindparam("ids", email_ids, expanding=True), query=query)
+        statement = statement.bindparams(bindparam("ids", rest, expanding=True), query=query)
         found.update(session.connection().execute(statement).scalars())
     return found
 
