@@ -24,12 +24,14 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from tests.browser.conftest import CHROMIUM, QUIET
 from tests.servers import free_port
 
-IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
+IMAGES = Path(os.environ.get("IMAGES", Path(__file__).resolve().parent.parent / "docs" / "images"))
 NUM_EMAILS = 36
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 # Pages are taken as high as they are, up to this: a reader scrolls, a picture does not.
 MAX_HEIGHT = 1700
 COLOURS = 96
+# The real model; "fake" is quicker, to look at a change.
+ENGINE = os.environ.get("ENGINE", "transformers")
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def demo() -> Iterator[str]:
     """A demo with all its emails briefed. Gives the link of its admin."""
     with tempfile.TemporaryDirectory(prefix="bb-shots-") as folder:
         command = [sys.executable, "-m", "briefbox", "demo", "--port", str(free_port()), "--interval", "0.1"]
-        command += ["--emails", str(NUM_EMAILS), "--data-dir", folder]
+        command += ["--emails", str(NUM_EMAILS), "--data-dir", folder, "--engine", ENGINE]
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -140,11 +142,12 @@ def take(browser: Browser, link: str, wanted: tuple[str, ...]) -> None:
     context = browser.new_context(viewport=DESKTOP)  # type: ignore[arg-type]
     conversation = work(sign_in(context, link), address)
     state = context.storage_state()
+    phone = browser.new_context(is_mobile=True, has_touch=True, storage_state=state)
     for name, path in pages(conversation).items():
         if wanted and not name.startswith(wanted):
             continue
         shoot(context, address + path, name, width=DESKTOP)
-        shoot(context, address + path, f"{name}-phone", width=PHONE)
+        shoot(phone, address + path, f"{name}-phone", width=PHONE)
         if name in ("queue", "conversation"):
             dark = browser.new_context(color_scheme="dark", storage_state=state)
             shoot(dark, address + path, f"{name}-dark", width=DESKTOP)

@@ -13,7 +13,9 @@ from typing import Any
 from briefbox.db import Database
 from briefbox.errors import BriefboxError, LeaseLostError, TrainingCancelledError
 from briefbox.schemas import TrainingProgress
+from briefbox.store import processes
 from briefbox.store import training as store
+from briefbox.store.processes import ProcessName
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +36,10 @@ class Lease:
         *,
         seconds: float,
         losses: Sequence[Sequence[float]] = (),
+        owner: str = "",
     ) -> None:
-        """`losses` are those of earlier attempts at the run."""
+        """`losses` are those of earlier attempts at the run; `owner` is the process, which gives its signs of life here."""
+        self._owner = owner
         self.run_id, self.token, self.seconds = run_id, token, seconds
         self.paused_seconds = 0.0  # how long training stood aside, for people
         self._database = database
@@ -83,6 +87,9 @@ class Lease:
         """Write progress (and `values`) and prolong the lease. Raises LeaseLostError."""
         with self._database.write() as session:
             store.progress(session, self.run_id, self.token, seconds=self.seconds, **self.values(), **values)
+            if self._owner:
+                doing = f"run {self.run_id}, {self._progress.stage}: step {self._progress.step} of {self._progress.total_steps}"
+                processes.beat(session, ProcessName("training", self._owner), doing)
             if store.get_run(session, self.run_id).cancel_requested:
                 self._cancelled.set()
 

@@ -73,6 +73,7 @@ def run(database: Database, settings: Settings, run_id: int | None, *, owner: st
         token,
         seconds=settings.training_lease_seconds,
         losses=training_run.losses,
+        owner=owner,
     )
     try:
         with lease.kept(), _work_folder(settings, training_run.id, token) as folder:

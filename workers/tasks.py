@@ -10,6 +10,7 @@ from briefbox.db import Database
 from briefbox.errors import BriefboxError
 from briefbox.queue import TASK_BRIEF, TASK_SWEEP, TASK_TRAIN
 from briefbox.settings import Settings
+from briefbox.store import processes
 from briefbox.store.processes import ProcessName
 from workers.gpu import BriefWorker
 
@@ -41,7 +42,13 @@ def register_training_tasks(
     be_nice()
     schedule = Schedule(database, settings)
 
+    def alive() -> None:
+        # A run gives its own signs of life (training/lease.py).
+        with database.write() as session:
+            processes.beat(session, process, "waits for a run")
+
     def train(run_id: int) -> None:
+        _told(alive)
         if not run_id:
             _told(lambda: requests.serve(database, settings))
             _told(schedule.start_if_due)

@@ -12,6 +12,7 @@ from sqlmodel import select
 from briefbox.db import Database
 from briefbox.errors import ConflictError
 from briefbox.settings import Settings
+from briefbox.store import processes
 from briefbox.store import training as store
 from briefbox.tables import Adapter, TrainingRun
 from models.base import BaseModel
@@ -62,6 +63,8 @@ def test_a_run_becomes_a_candidate(
     assert run.settings["lora_rank"] == 4
     with database.read() as session:
         adapter = session.exec(select(Adapter)).one()
+        [(beat, _)] = processes.all_of(session)
+    assert (beat.name, beat.detail.split(",")[0]) == ("w1", "run 1"), "it gives signs of life while it works"
     assert (adapter.id, adapter.name, adapter.state) == (run.adapter_id, "lora-run0001", "candidate")
     verified = verify_adapter(settings.data_dir / adapter.path, base, adapter.weights_sha256)
     assert verified.card.dataset_hash in verified.card.model_dump_json()

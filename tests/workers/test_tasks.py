@@ -31,12 +31,15 @@ def test_what_was_asked_for_on_the_desk_is_done_at_the_next_hint(
     trained: list[int | None] = []
     monkeypatch.setattr(pipeline, "run", lambda _d, _s, run_id, *, owner: trained.append(run_id))
     tasks = Tasks()
-    register_training_tasks(cast(Celery, tasks), database, settings, processes.this_process("training"))
+    process = processes.this_process("training")
+    register_training_tasks(cast(Celery, tasks), database, settings, process)
     with database.write() as session:
         number = training_requests.ask(session, "look", actor="rea@x.example").id
     tasks.kept["briefbox.train"](0)
     with database.read() as session:
         assert session.get_one(TrainingRequest, number).state == "done"
+        beats = [(beat.name, beat.detail, alive) for beat, alive in processes.all_of(session)]
+    assert beats == [(process.name, "waits for a run", True)], "an idle worker is no silent one"
     assert trained == [None]
     tasks.kept["briefbox.train"](7)
     assert trained == [None, 7]
