@@ -80,7 +80,7 @@ def admin(request: Request, user: Annotated[User, Depends(signed_in)]) -> User:
 
 def verified(request: Request, user: Annotated[User, Depends(signed_in)]) -> User:
     """Beside a role: for what would hurt most in other hands. Who has not proved for a quarter of an hour who they
-    are is asked first (desk/verify.py). Raises NotVerified."""
+    are is asked first (desk/sign_in/verify.py). Raises NotVerified."""
     login: login_sessions.Login = request.state.login
     if not login.is_verified:
         raise NotVerified

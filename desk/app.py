@@ -12,44 +12,30 @@ from starlette.middleware.gzip import GZipMiddleware
 from briefbox.db import Database
 from briefbox.settings import Settings
 from briefbox.store import search
-from desk import (
-    access,
-    account,
-    act,
+from desk import access, problems, status
+from desk.admin import (
     answer_times,
     audit,
-    auth,
     categories,
     connect,
     connect_sign_in,
     connect_trial,
-    conversation,
     cost,
-    here,
     mailboxes,
-    numbers,
-    oidc,
-    original,
     people,
-    problems,
-    queue,
-    regroup,
-    second_factor,
-    skipped,
-    status,
-    tokens,
-    training,
-    verify,
     webhook_sender,
     webhooks,
 )
+from desk.agents import act, conversation, here, original, queue, regroup, skipped
+from desk.agents.shown import ShownQueue
 from desk.api.app import PREFIX, create_api
 from desk.chores import Chore, Chores, calm, forget_drafts, move_merged, wake, watch_mailboxes
 from desk.context import Desk
+from desk.insight import numbers, training
 from desk.live import Live
 from desk.pages import STATIC, load_pages
 from desk.security import Guard
-from desk.shown import ShownQueue
+from desk.sign_in import account, auth, oidc, second_factor, tokens, verify
 from desk.times import zone
 from desk.tools import Tools
 

@@ -243,7 +243,8 @@ def _correct(name: Literal["priority", "category"], value: str, user: User) -> _
         ]
         for conversation, id_ in zip(going, rows.insert(session, Correction, corrections), strict=True):
             before = activities.values(conversation, name, "touched", "needs_human")
-            yield _Done(conversation, "corrected", before, {"field": name, "correction": id_, "after": value})
+            detail = {"field": name, "correction": id_, "after": value, "reason": ""}
+            yield _Done(conversation, "corrected", before, detail)
             setattr(conversation, name, value)
             conversation.touched = sorted({*conversation.touched, name})
             conversation.needs_human = [f for f in conversation.needs_human if f != name]

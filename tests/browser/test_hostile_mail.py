@@ -165,7 +165,7 @@ def test_without_our_cleaning_the_walls_behind_it_still_hold(
     inbox: Inbox, phone: tuple[Any, list[str]], address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sandbox and the policy alone, with the HTML as it was written."""
-    monkeypatch.setattr("desk.original.clean", lambda html, _images: html)
+    monkeypatch.setattr("desk.agents.original.clean", lambda html, _images: html)
     page, _told = phone
     blocked: list[tuple[str, str]] = []
     page.context.on("requestfailed", lambda request: blocked.append((request.url, request.failure or "")))

@@ -11,8 +11,8 @@ from sqlmodel import select, update
 from briefbox.db import Database
 from briefbox.store import alerts, audit_check, audit_log
 from briefbox.tables import AuditEntry
-from desk import audit
-from desk.audit import check_chain
+from desk.admin import audit
+from desk.admin.audit import check_chain
 
 HOSTILE = "<script>window.__xss=1</script>"
 

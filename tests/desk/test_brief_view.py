@@ -2,7 +2,7 @@ import pytest
 
 from briefbox.schemas import Omission
 from briefbox.settings import load_settings
-from desk.brief_view import (
+from desk.agents.brief_view import (
     LANGUAGES,
     foreign_language,
     left_out,

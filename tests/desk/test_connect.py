@@ -244,7 +244,7 @@ def test_odd_choices_are_answered_in_words(as_ada: TestClient, typed: dict[str, 
 def test_a_code_is_shown_and_waited_for(
     as_ada: TestClient, inbox: Inbox, servers: FakeServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("desk.connect_sign_in.MIN_SECONDS", 1.0)
+    monkeypatch.setattr("desk.admin.connect_sign_in.MIN_SECONDS", 1.0)
     at = begin(as_ada)
     oauth = {
         "auth": "oauth2",

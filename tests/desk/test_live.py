@@ -17,9 +17,9 @@ from briefbox.store.filters import Filter
 from briefbox.store.sight import ALL, Sight
 from briefbox.tables import Conversation, User
 from desk import live
+from desk.agents.shown import ShownQueue
 from desk.live import Audience, Live
 from desk.pages import load_pages
-from desk.shown import ShownQueue
 from tests.desk.conftest import Inbox
 
 

@@ -9,9 +9,9 @@ from fastapi.testclient import TestClient
 from briefbox.db import Database
 from briefbox.store.numbers import Day
 from briefbox.tables import Conversation, Promotion, User
-from desk import number_charts
-from desk.charts import bars, line, nice_top, y_axis
-from desk.training_views import wilson
+from desk.insight import number_charts
+from desk.insight.charts import bars, line, nice_top, y_axis
+from desk.insight.training_views import wilson
 from tests.desk.conftest import Inbox
 
 JSON = {"accept": "application/json"}
@@ -92,8 +92,8 @@ def test_a_day_that_is_over_is_counted_once(
         session.get_one(Conversation, number).opened_at = yesterday
     assert "1 in all" in text(as_ana)
     counted: list[tuple[date, date]] = []
-    monkeypatch.setattr("desk.numbers.KEEP_TODAY_SECONDS", -1)
-    monkeypatch.setattr("desk.numbers.numbers.by_day", lambda *asked: counted.append(asked[1:3]))
+    monkeypatch.setattr("desk.insight.numbers.KEEP_TODAY_SECONDS", -1)
+    monkeypatch.setattr("desk.insight.numbers.numbers.by_day", lambda *asked: counted.append(asked[1:3]))
     assert "1 in all" in text(as_ana, f"/numbers?since={yesterday.date()}&until={yesterday.date()}")
     assert counted == []
 

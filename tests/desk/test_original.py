@@ -14,8 +14,8 @@ from briefbox.db import Database
 from briefbox.errors import MailboxError
 from briefbox.settings import Settings
 from briefbox.tables import User
+from desk.agents.clean_html import clean
 from desk.app import create_app
-from desk.clean_html import clean
 from desk.file_names import as_attachment, safe_name
 from desk.security import CONTENT_SECURITY_POLICY, sandboxed
 from desk.tools import Tools

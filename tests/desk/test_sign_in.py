@@ -13,8 +13,8 @@ from briefbox.settings import load_settings
 from briefbox.store import alerts, passwords, throttle, users
 from briefbox.tables import AuditEntry, LoginFailure, LoginSession, User
 from desk.app import create_app
-from desk.browsers import browser_in_words
 from desk.chores import calm
+from desk.sign_in.browsers import browser_in_words
 from tests.desk.conftest import browser, session_for, sign_in_with
 from tests.desk.routes import age_sessions
 

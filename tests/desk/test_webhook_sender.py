@@ -23,7 +23,7 @@ from briefbox.db import Database
 from briefbox.settings import Settings, load_settings
 from briefbox.store import events, secrets, webhooks
 from briefbox.tables import Webhook, WebhookDelivery
-from desk import webhook_sender
+from desk.admin import webhook_sender
 from tests.desk.conftest import Inbox
 from tests.servers import make_certificate
 

@@ -10,7 +10,7 @@ from briefbox.store import assignees, mailboxes, views, work
 from briefbox.store.filters import Filter
 from briefbox.store.sight import Sight
 from briefbox.tables import Mailbox, User, View
-from desk.shown import say_number
+from desk.agents.shown import say_number
 
 TITLES = {"open": "Open", "snoozed": "Snoozed", "answered": "Answered", "done": "Done", "": "All"}
 ORDERS = {

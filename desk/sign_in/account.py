@@ -9,10 +9,10 @@ from briefbox.errors import InvalidValueError
 from briefbox.store import identities, login_sessions, passwords, people, users
 from briefbox.tables import User
 from desk.access import SignedIn, Verified
-from desk.browsers import browser_in_words
 from desk.context import Desk, Fields, TheDesk, answer, page, wants_json
 from desk.cookies import network_address, session_token, with_cookie
-from desk.roles import ROLES
+from desk.sign_in.browsers import browser_in_words
+from desk.sign_in.roles import ROLES
 
 router = APIRouter()
 

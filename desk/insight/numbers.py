@@ -16,9 +16,9 @@ from briefbox.errors import InvalidValueError
 from briefbox.store import cost, mailboxes, numbers, sla
 from briefbox.store.numbers import Day, Scope
 from briefbox.tables import Promotion
-from desk import number_charts as charts
 from desk.access import Seen, SignedIn
 from desk.context import TheDesk, page
+from desk.insight import number_charts as charts
 
 router = APIRouter()
 

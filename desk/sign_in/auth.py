@@ -1,7 +1,7 @@
 """Signing in and out: with a password, or with a one-time link from an admin; then the second factor, where there is one.
 
 Opening a link does not use it up, because mail scanners open links too; the button on its page does.
-Signing in with an account of an OpenID provider is desk/oidc.py.
+Signing in with an account of an OpenID provider is desk/sign_in/oidc.py.
 """
 
 from datetime import timedelta
@@ -16,7 +16,7 @@ from briefbox.store import login_sessions, passwords, second_factor, secrets, th
 from briefbox.tables import User
 from desk.context import Desk, Fields, TheDesk, answer, page, wants_json
 from desk.cookies import local, network_address, session_token, without_cookie
-from desk.entry import enter
+from desk.sign_in.entry import enter
 
 # Reached without a session; everything else is included with `access.signed_in` (desk/app.py).
 public = APIRouter()

@@ -14,14 +14,14 @@ from briefbox.schemas import PRIORITIES
 from briefbox.store import actions, assignees, conversations, presence, work
 from briefbox.store.sight import Sight
 from briefbox.tables import Activity, Brief, Conversation, Mailbox, User
-from desk import brief_view, regroup, said
-from desk.came_from import CameFrom, beside
+from desk.agents import brief_view, regroup, said
+from desk.agents.came_from import CameFrom, beside
+from desk.agents.fields import REASONS, Clash, field_views
+from desk.agents.here import others
+from desk.agents.queue import rows
+from desk.agents.story import MailView, mail_view, story
 from desk.context import Desk, page
-from desk.fields import REASONS, Clash, field_views
-from desk.here import others
 from desk.live import stamp
-from desk.queue import rows
-from desk.story import MailView, mail_view, story
 from desk.times import local_input, say_time, snooze_choices
 
 NOTES = {

@@ -1,7 +1,7 @@
 """What an agent does on a conversation's page: look, correct, confirm, note, finish, reopen.
 
 Everything works with plain forms (POST, then redirect to the page); a program that asks for JSON gets JSON.
-Assigning, putting off and undoing are in desk/act.py, since lists do them too.
+Assigning, putting off and undoing are in desk/agents/act.py, since lists do them too.
 """
 
 from typing import Annotated
@@ -13,10 +13,10 @@ from briefbox.errors import ConflictError, InvalidValueError
 from briefbox.store import actions, conversations, suggestions
 from briefbox.tables import User
 from desk.access import Seen, SignedIn
-from desk.came_from import CameFrom, beside, came_from, referring
+from desk.agents.came_from import CameFrom, beside, came_from, referring
+from desk.agents.conversation_page import Said, show
+from desk.agents.fields import field_named, same
 from desk.context import Fields, TheDesk, answer, wants_json
-from desk.conversation_page import Said, show
-from desk.fields import field_named, same
 
 router = APIRouter(prefix="/conversations/{conversation_id}")
 

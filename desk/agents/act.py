@@ -1,6 +1,6 @@
 """What agents do with conversations from the list and from a conversation: assign, put off, undo, and all of it in bulk.
 
-Judging a brief and finishing are in desk/conversation.py. Everything here is a plain form; a program that asks for
+Judging a brief and finishing are in desk/agents/conversation.py. Everything here is a plain form; a program that asks for
 JSON gets JSON.
 """
 
@@ -19,8 +19,8 @@ from briefbox.store.bulk import Action, BulkResult
 from briefbox.store.filters import Filter
 from briefbox.store.sight import Sight
 from briefbox.tables import User
-from desk import said
 from desk.access import Seen, SignedIn
+from desk.agents import said
 from desk.context import Desk, Fields, TheDesk, answer
 from desk.cookies import local
 from desk.times import parse_snooze

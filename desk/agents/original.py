@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
 from briefbox.errors import MailboxError, NotFoundError
 from desk.access import SignedIn, may
-from desk.clean_html import clean
+from desk.agents.clean_html import clean
 from desk.context import Desk, TheDesk
 from desk.file_names import as_attachment, safe_name
 from desk.problems import problem

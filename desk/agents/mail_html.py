@@ -1,7 +1,7 @@
 """A mail's HTML, written anew as what it is made of: known tags, each closed where it ends, none too deep.
 
 A parser's work can grow with the square of what a hostile mail leaves open, and with the product of open fonts and
-paragraphs; what this module writes has neither. It is no cleaner: that one comes after it (desk/clean_html.py).
+paragraphs; what this module writes has neither. It is no cleaner: that one comes after it (desk/agents/clean_html.py).
 """
 
 import re

@@ -13,8 +13,8 @@ from briefbox.errors import InvalidValueError, MailboxError
 from briefbox.store import drafts, secrets
 from briefbox.tables import MailboxDraft, User
 from desk.access import Admin
-from desk.connect import PREFIX, tell, test, to
-from desk.connect_draft import Key, tools_of
+from desk.admin.connect import PREFIX, tell, test, to
+from desk.admin.connect_draft import Key, tools_of
 from desk.context import Desk, TheDesk, page
 
 router = APIRouter(prefix=PREFIX)

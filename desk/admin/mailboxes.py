@@ -9,9 +9,9 @@ from briefbox.errors import BriefboxError, InvalidValueError, NotFoundError
 from briefbox.store import alerts, dead_letters, ledger, mailboxes
 from briefbox.tables import DeadLetter
 from desk.access import Admin
-from desk.connect_draft import ATTACHMENTS, MAX_TEXT, TheForm, address_of, one_of, tools_of
+from desk.admin.connect_draft import ATTACHMENTS, MAX_TEXT, TheForm, address_of, one_of, tools_of
+from desk.admin.mailbox_view import full_view, view_of
 from desk.context import Desk, TheDesk, page
-from desk.mailbox_view import full_view, view_of
 
 router = APIRouter(prefix="/admin/mailboxes")
 

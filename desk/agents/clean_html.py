@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import nh3
 
-from desk.mail_html import ATTRIBUTES, LEADS_TO, LINK, TAGS, WITH_CONTENT, rewritten
+from desk.agents.mail_html import ATTRIBUTES, LEADS_TO, LINK, TAGS, WITH_CONTENT, rewritten
 
 # None of them can name an address, and none takes anything out of its place.
 STYLES = frozenset(

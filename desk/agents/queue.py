@@ -15,14 +15,14 @@ from briefbox.store import actions, alerts, conversations, login_sessions, prese
 from briefbox.store.filters import Filter
 from briefbox.store.sight import Sight
 from briefbox.tables import User
-from desk import said
 from desk.access import Seen, SignedIn, session_token
+from desk.agents import said
+from desk.agents.lists import above
+from desk.agents.rows import Row, change
+from desk.agents.rows import rows as rows  # the conversation page shows the same marks
+from desk.agents.shown import counted
 from desk.context import Desk, Fields, TheDesk, answer, page, wants_json
-from desk.lists import above
 from desk.live import Audience, moment_of, stamp
-from desk.rows import Row, change
-from desk.rows import rows as rows  # the conversation page shows the same marks
-from desk.shown import counted
 from desk.times import local_input, snooze_choices
 
 router = APIRouter()

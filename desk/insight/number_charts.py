@@ -9,7 +9,7 @@ from statistics import median
 from briefbox.schemas import BRIEF_FIELDS
 from briefbox.store.numbers import BINS, Day
 from briefbox.tables import Promotion
-from desk.charts import (
+from desk.insight.charts import (
     LEFT,
     PLOT_WIDTH,
     RIGHT,

@@ -12,8 +12,8 @@ from briefbox.store import conversations, presence, queue, sla
 from briefbox.store.filters import Filter
 from briefbox.store.sight import Sight
 from briefbox.tables import Conversation
+from desk.agents.rows import belongs, render, rows
 from desk.live import Audience, stamp
-from desk.rows import belongs, render, rows
 
 # A list's own number is counted no further.
 MAX_COUNTED = 1000

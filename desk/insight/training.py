@@ -18,9 +18,9 @@ from briefbox.store import adapters, audit_log, judgements, retraining, shadows
 from briefbox.store import training as store
 from briefbox.store import training_requests as requests
 from briefbox.tables import Brief, RollBackRequest, TrainingRequest
-from desk import training_views as views
 from desk.access import Reviewer, Seen, SignedIn, may
 from desk.context import Desk, TheDesk, answer, page
+from desk.insight import training_views as views
 
 router = APIRouter(prefix="/training")
 

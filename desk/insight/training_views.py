@@ -12,7 +12,7 @@ from briefbox.store import adapters
 from briefbox.store.sight import Sight
 from briefbox.tables import Adapter, Brief, Conversation, Dataset, Promotion, TrainingRun, User
 from desk.access import may
-from desk.charts import Chart, loss_curve
+from desk.insight.charts import Chart, loss_curve
 
 # 95 % of a normal distribution.
 Z = 1.96

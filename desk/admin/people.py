@@ -16,7 +16,7 @@ from briefbox.store import login_sessions, people, second_factor, users
 from briefbox.tables import User
 from desk.access import Admin, Verified
 from desk.context import Desk, Fields, TheDesk, answer, page, wants_json
-from desk.roles import ROLES
+from desk.sign_in.roles import ROLES
 
 router = APIRouter(prefix="/admin/people")
 

@@ -12,8 +12,8 @@ from briefbox.store import drafts, processes, secrets, trials, work
 from briefbox.store.trials import Outcome
 from briefbox.tables import MailboxDraft
 from desk.access import Admin
-from desk.connect import PREFIX, tell, to
-from desk.connect_draft import Key, found_of, mailbox_of, tools_of
+from desk.admin.connect import PREFIX, tell, to
+from desk.admin.connect_draft import Key, found_of, mailbox_of, tools_of
 from desk.context import TheDesk, page
 
 router = APIRouter(prefix=PREFIX)

@@ -16,7 +16,7 @@ from briefbox.errors import BriefboxError, InvalidValueError, MailboxError
 from briefbox.store import drafts, mailboxes, secrets, trials
 from briefbox.tables import MailboxDraft, User
 from desk.access import Admin
-from desk.connect_draft import (
+from desk.admin.connect_draft import (
     ATTACHMENTS,
     MAX_NAME,
     MAX_SECRET,

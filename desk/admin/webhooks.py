@@ -15,8 +15,8 @@ from briefbox.store import events, mailboxes, secrets
 from briefbox.store import webhooks as store
 from briefbox.tables import Webhook, WebhookDelivery
 from desk.access import Admin, admin, verified
+from desk.admin.webhook_sender import target
 from desk.context import Desk, Fields, TheDesk, answer, page, wants_json
-from desk.webhook_sender import target
 
 router = APIRouter(prefix="/admin/webhooks", dependencies=[Depends(admin)])
 

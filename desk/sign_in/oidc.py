@@ -20,12 +20,12 @@ from starlette.exceptions import HTTPException
 
 from briefbox.errors import InvalidValueError, NotFoundError, SettingsError
 from briefbox.store import audit_log, identities, login_sessions, second_factor, secrets, users
-from desk import oidc_client
 from desk.access import SignedIn, Verified
 from desk.context import Desk, Fields, TheDesk, answer, page
 from desk.cookies import local, network_address, session_token, with_cookie
-from desk.entry import enter
-from desk.oidc_client import Account, ProviderError
+from desk.sign_in import oidc_client
+from desk.sign_in.entry import enter
+from desk.sign_in.oidc_client import Account, ProviderError
 
 public = APIRouter()
 router = APIRouter()

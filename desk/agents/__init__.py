@@ -1,0 +1,1 @@
+"""What agents work in: the queue, the conversation, and what is done from either."""

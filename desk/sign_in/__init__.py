@@ -1,0 +1,1 @@
+"""Who comes in: passwords, links, second factors, OpenID, sessions, one's own account and tokens."""
