@@ -42,41 +42,14 @@ from desk.tools import Tools
 
 def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -> FastAPI:
     """The desk on this database. The caller keeps the database and closes it."""
-    pages = load_pages()
-    zone(settings.timezone)  # refuse to start with one that is none
-    live = Live(database, ShownQueue(pages, settings.timezone))
-    chores = Chores(
-        [
-            Chore("waking", 1.0, partial(wake, database)),
-            Chore("search entries", 0.5, partial(search.index_pending, database)),
-            Chore("moving", 2.0, partial(move_merged, database)),
-            Chore("audit log", 30.0, partial(audit.check_chain, database)),
-            Chore("guessing", 60.0, partial(calm, database)),
-            Chore("watching mailboxes", 20.0, partial(watch_mailboxes, database, settings)),
-            Chore("forgetting drafts", 30.0, partial(forget_drafts, database)),
-        ]
-    )
+    app = routes(https=settings.desk_address.startswith("https://"))
+    equip(app, database, settings, tools)
+    return app
 
-    # A thread of its own: a receiver that takes its time must hold up nothing else.
-    sending = Chores(
-        [
-            Chore("webhooks", 0.5, partial(webhook_sender.send_due, database, settings)),
-            Chore("tidying", 600.0, partial(webhook_sender.tidy, database)),
-        ]
-    )
 
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        chores.start()
-        sending.start()
-        yield
-        live.close()
-        chores.stop()
-        sending.stop()
-
-    app = FastAPI(title="briefbox desk", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.state.desk = Desk(database, settings, pages, live, tools)
-    app.state.days = numbers.KeptDays()
+def routes(*, https: bool) -> FastAPI:
+    """All routes and what wraps them. They serve nobody before `equip`."""
+    app = FastAPI(title="briefbox desk", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan)
 
     # A new page goes into the second list: who is not signed in gets nothing unless it stands in the first.
     for router in (auth.public, oidc.public, status.public):
@@ -110,7 +83,8 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
         webhooks.router,
     ):
         app.include_router(router, dependencies=[Depends(access.signed_in)])
-    app.mount(PREFIX, create_api(app.state.desk))
+    app.state.api = create_api()
+    app.mount(PREFIX, app.state.api)
     # Only what is the same for everybody is compressed: the length of a page would tell of what it holds.
     app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC)), name="static")
     app.add_api_route(
@@ -124,8 +98,42 @@ def create_app(database: Database, settings: Settings, tools: Tools = Tools()) -
     problems.install(app)
     app.add_exception_handler(access.NotVerified, verify.ask_again)
     app.add_exception_handler(access.SecondFactorNeeded, second_factor.set_up_first)
-    app.add_middleware(Guard, https=app.state.desk.https)
+    app.add_middleware(Guard, https=https)
     return app
+
+
+def equip(app: FastAPI, database: Database, settings: Settings, tools: Tools) -> None:
+    """What the routes work with, and what is done when nobody asks. Raises SettingsError."""
+    zone(settings.timezone)  # refuse to start with one that is none
+    pages = load_pages()
+    live = Live(database, ShownQueue(pages, settings.timezone))
+    app.state.desk = app.state.api.state.desk = Desk(database, settings, pages, live, tools)
+    app.state.days = numbers.KeptDays()
+    chores = [
+        Chore("waking", 1.0, partial(wake, database)),
+        Chore("search entries", 0.5, partial(search.index_pending, database)),
+        Chore("moving", 2.0, partial(move_merged, database)),
+        Chore("audit log", 30.0, partial(audit.check_chain, database)),
+        Chore("guessing", 60.0, partial(calm, database)),
+        Chore("watching mailboxes", 20.0, partial(watch_mailboxes, database, settings)),
+        Chore("forgetting drafts", 30.0, partial(forget_drafts, database)),
+    ]
+    # A thread of its own: a receiver that takes its time must hold up nothing else.
+    sending = [
+        Chore("webhooks", 0.5, partial(webhook_sender.send_due, database, settings)),
+        Chore("tidying", 600.0, partial(webhook_sender.tidy, database)),
+    ]
+    app.state.chores = (Chores(chores), Chores(sending))
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    for chores in app.state.chores:
+        chores.start()
+    yield
+    app.state.desk.live.close()
+    for chores in app.state.chores:
+        chores.stop()
 
 
 def _favicon() -> FileResponse:

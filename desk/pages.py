@@ -1,6 +1,7 @@
 """The templates and how they say times, sizes and percentages."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,6 +15,7 @@ STATIC = HERE / "static"
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
+@lru_cache(maxsize=1)
 def load_pages() -> Environment:
     """The environment of all templates: everything is escaped unless a template says otherwise, and none does."""
     pages = Environment(

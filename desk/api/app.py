@@ -18,13 +18,13 @@ from desk.api import (
     schema,
     training,
 )
-from desk.context import Desk, page
+from desk.context import page
 
 PREFIX = "/api/v1"
 
 
-def create_api(desk: Desk) -> FastAPI:
-    """The API of this desk."""
+def create_api() -> FastAPI:
+    """The API; its desk comes later (desk/app.py: equip)."""
     api = FastAPI(
         title="briefbox",
         version="1",
@@ -35,7 +35,6 @@ def create_api(desk: Desk) -> FastAPI:
         redirect_slashes=False,
         separate_input_output_schemas=False,
     )
-    api.state.desk = desk
     for router in (
         me.router,
         conversations.router,

@@ -6,6 +6,7 @@ Ana is an agent, Ada an admin, nobody has no session.
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -35,7 +36,7 @@ from briefbox.settings import Settings
 from briefbox.store import ledger, login_sessions, mailboxes, passwords, users, work
 from briefbox.store.ledger import Arrival
 from briefbox.tables import Category, Conversation, Email, Mailbox, User
-from desk.app import create_app
+from desk.app import equip, routes
 from desk.tools import Tools
 from ingest.parse import parse_email
 from ingest.reader import StoredEmails
@@ -220,8 +221,15 @@ def inbox(database: Database) -> Inbox:
 
 @pytest.fixture
 def app(database: Database, settings: Settings) -> FastAPI:
-    """The desk."""
-    return create_app(database, settings, Tools(reader=StoredEmails(database, settings)))
+    """The desk. Its routes are the same for every test of the process: finding out what each needs takes a while."""
+    app = _routes()
+    equip(app, database, settings, Tools(reader=StoredEmails(database, settings)))
+    return app
+
+
+@cache
+def _routes() -> FastAPI:
+    return routes(https=False)
 
 
 def person(database: Database, email: str, name: str, role: str = "agent") -> User:
