@@ -1,6 +1,5 @@
 """From the set-up link to the queue, the second factor, one's own browsers: in a real browser, also without JavaScript."""
 
-# ruff: noqa: F811 - the names of fixtures
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,15 +10,9 @@ from briefbox.db import Database
 from briefbox.store import login_sessions, users
 from briefbox.tables import User
 from tests.browser.conftest import CHROMIUM, QUIET
-from tests.browser.test_desk_in_browser import address  # noqa: F401 - a fixture
 from tests.desk.conftest import Inbox, person
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not CHROMIUM.exists(), reason="/usr/bin/chromium is not there: apt-get install chromium"
-    ),
-]
+pytestmark = pytest.mark.browser
 GOOD = "brass bell in the snow"
 
 

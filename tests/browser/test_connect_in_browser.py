@@ -24,10 +24,11 @@ from ingest.for_desk import DeskMailboxes
 from ingest.poller import Poller
 from models.engine import make_engine
 from tests.browser.conftest import CHROMIUM, QUIET
-from tests.browser.test_desk_in_browser import pytestmark  # noqa: F401 - a fixture
 from tests.conftest import make_email
 from tests.desk.conftest import ada, database, quick_hashing  # noqa: F401 - fixtures
 from tests.flow.conftest import PASSWORD, USER, imap, wait_for  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.browser
 from workers.gpu import BriefWorker
 
 # Where pictures of each step go, for whoever wants to look at them.
@@ -225,12 +226,14 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Browser, imap: EmbeddedIMA
     page.set_viewport_size({"width": 320, "height": 640})
 
     def fits() -> None:
+        page.wait_for_load_state("load")  # without its style sheets a page is wider
         assert page.evaluate("document.documentElement.scrollWidth") <= 320, page.url
 
     page.goto(f"{browser.address}/admin/mailboxes/new")
     fits()
     page.get_by_label("Address of the inbox").fill(USER)
     browser.press("Find its server")
+    page.get_by_role("heading", name="Sign in", exact=True).wait_for()
     fits()
     sign_in(browser, imap, PASSWORD)
     page.get_by_role("heading", name="Connected to").wait_for()

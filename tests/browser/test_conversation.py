@@ -131,7 +131,8 @@ def test_a_day_by_keys(page: Any, inbox: Inbox, address: str, ana: User) -> None
         keys.press("d")
     page.get_by_role("heading", name="Headline 1", level=1).wait_for()
     assert "Done: “Headline 0”." in page.locator("#note").inner_text()
-    keys.press("j")
+    with page.expect_response("**/conversations/3/here"):  # keys come with the scripts, after the page
+        keys.press("j")
     page.get_by_role("heading", name="Headline 2", level=1).wait_for()
     with page.expect_response("**/conversations/2/here"):
         keys.press("k")

@@ -15,12 +15,7 @@ from tests.browser.conftest import CHROMIUM, QUIET
 from tests.desk.conftest import Inbox
 from training import requests
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not CHROMIUM.exists(), reason="/usr/bin/chromium is not there: apt-get install chromium"
-    ),
-]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(autouse=True)

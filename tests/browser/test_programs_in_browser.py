@@ -13,15 +13,9 @@ from briefbox.settings import Settings, load_settings
 from briefbox.store import users
 from briefbox.tables import User
 from tests.browser.conftest import CHROMIUM, QUIET
-from tests.browser.test_desk_in_browser import address as address  # a fixture
 from tests.flow.conftest import wait_for
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not CHROMIUM.exists(), reason="/usr/bin/chromium is not there: apt-get install chromium"
-    ),
-]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
