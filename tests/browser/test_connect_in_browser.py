@@ -27,9 +27,9 @@ from tests.browser.conftest import CHROMIUM, QUIET
 from tests.conftest import make_email
 from tests.desk.conftest import ada, database, quick_hashing  # noqa: F401 - fixtures
 from tests.flow.conftest import PASSWORD, USER, imap, wait_for  # noqa: F401 - a fixture
+from workers.gpu import BriefWorker
 
 pytestmark = pytest.mark.browser
-from workers.gpu import BriefWorker
 
 # Where pictures of each step go, for whoever wants to look at them.
 PICTURES = os.environ.get("BRIEFBOX_TEST_PICTURES", "")
