@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import uuid4
 
 from sqlalchemy import bindparam
-from sqlmodel import Session, col, func, or_, select, update
+from sqlmodel import Session, col, func, select, update
 
 from briefbox.db import now
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
@@ -50,45 +50,6 @@ def show_brief(session: Session, brief: Brief) -> None:
     conversation.priority_rank = rank(conversation.priority)
     conversation.brief_id = brief.id
     changed(session, conversation)
-
-
-def queue(
-    session: Session, *, state: str = "open", after: tuple[int, datetime, int] | None = None, limit: int = 50
-) -> list[Conversation]:
-    """A page of the queue: most urgent first, then who has waited longest. `after` is the last row's `queue_key`."""
-    query = select(Conversation).where(Conversation.state == state)
-    if state == "done":
-        return list(
-            session.exec(query.order_by(col(Conversation.done_at).desc(), col(Conversation.id)).limit(limit))
-        )
-    if after is not None:
-        rank_, since, id_ = after
-        query = query.where(
-            or_(
-                col(Conversation.priority_rank) > rank_,
-                (col(Conversation.priority_rank) == rank_) & (col(Conversation.waiting_since) > since),
-                (col(Conversation.priority_rank) == rank_)
-                & (col(Conversation.waiting_since) == since)
-                & (col(Conversation.id) > id_),
-            )
-        )
-    order = (col(Conversation.priority_rank), col(Conversation.waiting_since), col(Conversation.id))
-    return list(session.exec(query.order_by(*order).limit(limit)))
-
-
-def queue_key(conversation: Conversation) -> tuple[int, datetime, int]:
-    """Where a row stands in the queue's order."""
-    return conversation.priority_rank, conversation.waiting_since, conversation.id
-
-
-def changed_since(session: Session, moment: datetime, *, limit: int = 200) -> list[Conversation]:
-    """Conversations written after `moment`, oldest change first (for live updates)."""
-    query = (
-        select(Conversation)
-        .where(col(Conversation.updated_at) > moment)
-        .order_by(col(Conversation.updated_at), col(Conversation.id))
-    )
-    return list(session.exec(query.limit(limit)))
 
 
 def counts(session: Session, sight: Sight = ALL) -> dict[str, int]:

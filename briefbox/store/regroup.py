@@ -177,7 +177,9 @@ def show_again(session: Session, conversation: Conversation, *, kept: dict[str, 
         brief is not None
         and session.exec(
             select(Confirmation.id).where(
-                Confirmation.brief_id == brief.id, Confirmation.strength == "strong"
+                Confirmation.brief_id == brief.id,
+                Confirmation.strength == "strong",
+                col(Confirmation.undone_at).is_(None),
             )
         ).first()
     )

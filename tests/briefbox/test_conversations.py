@@ -5,7 +5,8 @@ from sqlmodel import select
 
 from briefbox.db import Database
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
-from briefbox.store import conversations
+from briefbox.store import conversations, queue
+from briefbox.store.filters import Filter
 from briefbox.tables import Confirmation, Correction, User
 from tests.briefbox.test_work import a_brief, claim, finish
 from tests.conftest import make_email
@@ -98,8 +99,8 @@ def test_finishing_unchanged_is_a_weak_confirmation_and_changed_is_none(
         conversations.finish(session, conversation_id, user=ana)
     with database.read() as session:
         assert session.exec(select(Confirmation.strength)).all() == ["weak"]
-        assert conversations.queue(session) == []
-        assert [c.id for c in conversations.queue(session, state="done")] == [conversation_id]
+        assert queue.page(session, Filter()).conversations == []
+        assert [c.id for c in queue.page(session, Filter(state="done")).conversations] == [conversation_id]
 
 
 def test_the_queue_is_ordered_by_urgency_then_by_waiting(database: Database, deliver: Deliver) -> None:
@@ -109,7 +110,8 @@ def test_the_queue_is_ordered_by_urgency_then_by_waiting(database: Database, del
     for index, priority in enumerate(["low", "urgent", "normal", "urgent"]):
         finish(database, claimed, index, a_brief(priority))
     with database.read() as session:
-        rows = conversations.queue(session)
-        assert [row.id for row in rows] == [2, 4, 3, 1]
-        after = conversations.queue_key(rows[1])
-        assert [row.id for row in conversations.queue(session, after=after)] == [3, 1]
+        assert [row.id for row in queue.page(session, Filter()).conversations] == [2, 4, 3, 1]
+        first = queue.page(session, Filter(), limit=2)
+        assert [row.id for row in first.conversations] == [2, 4]
+        rest = queue.page(session, Filter(), after=first.next)
+        assert [row.id for row in rest.conversations] == [3, 1]

@@ -6,7 +6,8 @@ from sqlmodel import select
 from briefbox.db import Database
 from briefbox.errors import ConflictError, InvalidValueError, NotFoundError
 from briefbox.schemas import EmailKind
-from briefbox.store import conversations, regroup, skips, training, work
+from briefbox.store import actions, conversations, queue, regroup, skips, training, work
+from briefbox.store.filters import Filter
 from briefbox.tables import (
     AuditEntry,
     Brief,
@@ -142,7 +143,7 @@ def test_a_merge_moves_everything_and_leads_later_mail_to_the_target(
     assert (target.num_emails, target.participants) == (2, ["ana@example.org", "bob@example.org"])
     assert (source.state, source.merged_into, source.num_emails, source.brief_id) == ("merged", one, 0, None)
     with database.read() as session:
-        assert [c.id for c in conversations.queue(session)] == [one]
+        assert [c.id for c in queue.page(session, Filter()).conversations] == [one]
         assert conversations.counts(session)["open"] == 1
         assert set(session.exec(select(Brief.conversation_id))) == {one}
         assert len(conversations.corrections(session, one)) == 3
@@ -184,6 +185,24 @@ def test_a_merge_is_undone(database: Database, receive: Receive, two: tuple[int,
     assert receive(mail("d@x", "bob@example.org", answers="b@x", subject="Re: x", hours=3)) == [other]
     with pytest.raises(ConflictError, match="not merged"), database.write() as session:
         regroup.unmerge(session, other, actor="test")
+
+
+def test_a_confirmation_that_was_taken_back_leaves_the_doubt(
+    database: Database, two: tuple[int, int], ana: User
+) -> None:
+    one, _ = two
+    with database.write() as session:
+        brief = session.exec(select(Brief).where(Brief.conversation_id == one)).one()
+        brief.needs_human = ["priority"]
+        session.add(brief)
+        conversations.confirm(session, one, user=ana)
+        regroup.show_again(session, conversations.get(session, one))
+        assert conversations.get(session, one).needs_human == []
+        said = actions.last_undoable(session, ana, conversation_id=one)
+        assert said is not None
+        actions.undo(session, said.id, user=ana)
+        regroup.show_again(session, conversations.get(session, one))
+    assert row(database, one).needs_human == ["priority"]
 
 
 def test_a_merge_into_one_that_is_merged_later_leads_to_the_last(

@@ -8,7 +8,8 @@ from sqlmodel import select
 from briefbox.db import Database
 from briefbox.schemas import Brief as BriefValue
 from briefbox.schemas import LabelScore, Omission, Provenance
-from briefbox.store import accounting, conversations, dead_letters, training, work
+from briefbox.store import accounting, conversations, dead_letters, queue, training, work
+from briefbox.store.filters import Filter
 from briefbox.store.work import Claim
 from briefbox.tables import Brief, Conversation, Email, Mailbox, User
 from tests.conftest import make_email
@@ -54,7 +55,7 @@ def test_a_claimed_email_is_briefed_once_and_stands_in_the_queue(
     assert finish(database, claimed)
     assert not finish(database, claimed)
     with database.read() as session:
-        [row] = conversations.queue(session)
+        [row] = queue.page(session, Filter()).conversations
         assert (row.priority, row.category, row.headline) == ("high", "shipping", "Where is order 1001?")
         assert session.exec(select(Brief.request)).one()["subject"] == "Question number 1"
 

@@ -9,7 +9,8 @@ import pytest
 from briefbox.cli.checks import run_audit
 from briefbox.embedded.imap import EmbeddedIMAP
 from briefbox.schemas import PRIORITIES
-from briefbox.store import conversations, work
+from briefbox.store import conversations, queue, work
+from briefbox.store.filters import Filter
 from tests.conftest import make_email
 from tests.flow.conftest import Stack, wait_for
 
@@ -34,7 +35,7 @@ def test_with_the_real_model_on_sqlite(make_stack: MakeStack, imap: EmbeddedIMAP
     wait_for(lambda: stack.num_briefs() == 3, "three briefs by the real model", seconds=240)
     with stack.database.read() as session:
         categories = {c.name for c in work.active_categories(session)}
-        rows = conversations.queue(session)
+        rows = queue.page(session, Filter()).conversations
     assert len(rows) == 3
     for brief in stack.briefs():
         assert brief.priority in PRIORITIES
@@ -68,7 +69,7 @@ def test_every_sample_ends_where_it_should(make_stack: MakeStack, imap: Embedded
     assert stack.ledger_states() == {"queued": 32, "skipped": 4}
     wait_for(lambda: stack.num_briefs() == 32, "32 briefs")
     with stack.database.read() as session:
-        rows = conversations.queue(session, limit=100)
+        rows = queue.page(session, Filter(), limit=100).conversations
     assert len(rows) == 32 - 3, "three of the samples answer an earlier one"
     assert run_audit(stack.database, stack.settings)["clean"]
 
