@@ -38,6 +38,8 @@ from ingest.parse import parse_email
 from training.default_adapter import install_starter
 
 INBOX_USER = "support@larkspur.example"
+# Nobody reads it: whoever looks at the demo may connect it on the desk.
+SPARE_USER, NUM_SPARE = "workshop@larkspur.example", 12
 DEFAULT_PORT = 8025
 # In --check the emails arrive quickly, but still one by one, as mail does.
 CHECK_INTERVAL_SECONDS = 0.2
@@ -96,6 +98,11 @@ class Demo:
             console.print(f"  {run.link}\n", soft_wrap=True, style="cyan")
             console.print(
                 f"Sample emails arrive over IMAP every {self.interval:g} s. Logs: {self.data_dir / 'logs'}   Ctrl-C stops everything.\n"
+            )
+            self._fill_spare(run)
+            console.print(
+                f"Another inbox waits to be connected (Admin, Connect an inbox): {SPARE_USER}, server 127.0.0.1, port {run.imap.port}, no encryption, password {run.password}\n",
+                soft_wrap=True,
             )
             drip = Thread(target=self._drip, args=(run, num_emails, self.interval), daemon=True)
             drip.start()
@@ -218,6 +225,13 @@ class Demo:
                         return
                 copy += 1
 
+    def _fill_spare(self, run: "DemoRun") -> None:
+        with IMAPClient("127.0.0.1", port=run.imap.port, ssl=False, timeout=30) as client:
+            client.login(SPARE_USER, run.password)
+            client.create_folder("Sent")
+            for raw in _samples()[:NUM_SPARE]:
+                client.append("INBOX", raw.replace(INBOX_USER.encode(), SPARE_USER.encode()))
+
     def _num_customer(self) -> int:
         return sum(sent.customer for sent in list(self.sent))
 
@@ -280,7 +294,7 @@ class DemoRun:
         os.environ.update(demo.environment)
         self.settings: Settings = load_settings()
         set_up_logging("WARNING", "demo")
-        self.imap = EmbeddedIMAP({INBOX_USER: self.password})
+        self.imap = EmbeddedIMAP({INBOX_USER: self.password, SPARE_USER: self.password})
         self.supervisor = Supervisor(
             self.settings, environment=demo.environment, log_dir=demo.data_dir / "logs"
         )

@@ -62,33 +62,48 @@ def address(app: FastAPI) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def the_chromium() -> Iterator[Any]:
+    """One browser for a file's tests: its start takes longer than most of them.
+
+    Not for the whole run: Playwright keeps an event loop in this thread while it is open.
+    """
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def chromium(the_chromium: Any) -> Iterator[Any]:
+    """The same with nothing open: each test has its own windows, cookies and storage."""
+    yield the_chromium
+    for context in the_chromium.contexts:
+        context.close()
+
+
 def _is_error(message: Any) -> bool:
     # A conflict is an answer like any other, though browsers log it.
     return message.type == "error" and "409 (Conflict)" not in message.text
 
 
 @pytest.fixture
-def page(address: str, database: Database, ana: User) -> Iterator[Any]:
+def page(address: str, chromium: Any, database: Database, ana: User) -> Iterator[Any]:
     """Ana's browser on the queue."""
-    from playwright.sync_api import sync_playwright
-
     with database.write() as session:
         link = f"{address}/link/{users.new_link(session, ana)}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        page = browser.new_page()
-        told: list[str] = []
-        page.on("console", lambda message: told.append(message.text) if _is_error(message) else None)
-        page.on("pageerror", lambda error: told.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                told.append(request.url) if not request.url.startswith((address, "data:")) else None
-            ),
-        )
-        page.goto(link)
-        page.get_by_role("button", name="Sign in now").click()
-        page.wait_for_url(f"{address}/")
-        yield page
-        browser.close()
-        assert told == []
+    page = chromium.new_page()
+    told: list[str] = []
+    page.on("console", lambda message: told.append(message.text) if _is_error(message) else None)
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on(
+        "request",
+        lambda request: told.append(request.url) if not request.url.startswith((address, "data:")) else None,
+    )
+    page.goto(link)
+    page.get_by_role("button", name="Sign in now").click()
+    page.wait_for_url(f"{address}/")
+    yield page
+    assert told == []

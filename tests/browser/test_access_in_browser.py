@@ -1,6 +1,5 @@
 """From the set-up link to the queue, the second factor, one's own browsers: in a real browser, also without JavaScript."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pyotp
@@ -9,21 +8,10 @@ import pytest
 from briefbox.db import Database
 from briefbox.store import login_sessions, users
 from briefbox.tables import User
-from tests.browser.conftest import CHROMIUM, QUIET
 from tests.desk.conftest import Inbox, person
 
 pytestmark = pytest.mark.browser
 GOOD = "brass bell in the snow"
-
-
-@pytest.fixture
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        yield browser
-        browser.close()
 
 
 def sign_in(page: Any, address: str, user: User, password: str = GOOD) -> None:

@@ -23,9 +23,7 @@ from desk.tools import Tools
 from ingest.for_desk import DeskMailboxes
 from ingest.poller import Poller
 from models.engine import make_engine
-from tests.browser.conftest import CHROMIUM, QUIET
 from tests.conftest import make_email
-from tests.desk.conftest import ada, database, quick_hashing  # noqa: F401 - fixtures
 from tests.flow.conftest import PASSWORD, USER, imap, wait_for  # noqa: F401 - a fixture
 from workers.gpu import BriefWorker
 
@@ -47,12 +45,12 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def app(database: Database, settings: Settings) -> FastAPI:  # noqa: F811
+def app(database: Database, settings: Settings) -> FastAPI:
     return create_app(database, settings, Tools(mailboxes=DeskMailboxes(database, settings)))
 
 
 @pytest.fixture
-def running(database: Database, settings: Settings) -> Iterator[None]:  # noqa: F811
+def running(database: Database, settings: Settings) -> Iterator[None]:
     """A poller, and a worker that looks for work by itself."""
     stop = Event()
     poller = Poller(database, settings, processes.this_process("poll"), lambda _ids: None)
@@ -95,26 +93,23 @@ class Browser:
 
 
 @pytest.fixture(params=[True, False], ids=["with JavaScript", "without"])
-def browser(request: pytest.FixtureRequest, address: str, database: Database, ada: User) -> Iterator[Browser]:  # noqa: F811
-    from playwright.sync_api import sync_playwright
-
+def browser(
+    request: pytest.FixtureRequest, address: str, chromium: Any, database: Database, ada: User
+) -> Iterator[Browser]:
     with database.write() as session:
         token = login_sessions.open_session(session, ada, hours=1)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        context = chromium.new_context(java_script_enabled=request.param)
-        context.add_cookies([{"name": "briefbox", "value": token, "url": address}])
-        page = context.new_page()
-        told: list[str] = []
-        page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
-        page.on(
-            "request",
-            lambda sent: told.append(sent.url) if not sent.url.startswith((address, "data:")) else None,
-        )
-        yield Browser(page, address, "js" if request.param else "plain")
-        chromium.close()
-        # A refused form is answered with its own status, which Chromium calls an error.
-        assert [line for line in told if "400 (Bad Request)" not in line] == []
+    context = chromium.new_context(java_script_enabled=request.param)
+    context.add_cookies([{"name": "briefbox", "value": token, "url": address}])
+    page = context.new_page()
+    told: list[str] = []
+    page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
+    page.on(
+        "request",
+        lambda sent: told.append(sent.url) if not sent.url.startswith((address, "data:")) else None,
+    )
+    yield Browser(page, address, "js" if request.param else "plain")
+    # A refused form is answered with its own status, which Chromium calls an error.
+    assert [line for line in told if "400 (Bad Request)" not in line] == []
 
 
 def fill(server: EmbeddedIMAP, *raws: bytes, folder: str = "INBOX") -> None:
@@ -126,7 +121,7 @@ def fill(server: EmbeddedIMAP, *raws: bytes, folder: str = "INBOX") -> None:
             client.append(folder, raw)
 
 
-def rows(database: Database, table: Any) -> list[Any]:  # noqa: F811
+def rows(database: Database, table: Any) -> list[Any]:
     with database.read() as session:
         return list(session.exec(select(table)))
 
@@ -145,7 +140,7 @@ def sign_in(browser: Browser, server: EmbeddedIMAP, password: str) -> None:
 def test_from_nothing_to_live(
     browser: Browser,
     imap: EmbeddedIMAP,  # noqa: F811
-    database: Database,  # noqa: F811
+    database: Database,
     running: None,
     tmp_path: Path,
 ) -> None:
@@ -215,7 +210,7 @@ def test_from_nothing_to_live(
         browser.picture("9-dark")
 
 
-def states(database: Database) -> list[str]:  # noqa: F811
+def states(database: Database) -> list[str]:
     return [row.state for row in rows(database, Conversation)]
 
 

@@ -21,7 +21,7 @@ from briefbox.store import actions, alerts, secrets, users, webhooks
 from briefbox.store.secrets import Cipher
 from briefbox.tables import User
 from desk.app import create_app
-from tests.browser.conftest import CHROMIUM, QUIET, serving
+from tests.browser.conftest import serving
 from tests.desk.conftest import Inbox, person
 
 MAX_BYTES = 150_000
@@ -105,10 +105,10 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(
+    the_chromium: Any, migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
     """One desk for all pages: they are looked at, not changed."""
-    from playwright.sync_api import sync_playwright
-
     settings = load_settings(data_dir=tmp_path_factory.mktemp("world") / "data", engine="fake", threads=1)
     shutil.copy(migrated_sqlite, settings.ensure_data_dir() / "briefbox.db")
     database = Database(settings.database_address)
@@ -117,18 +117,14 @@ def world(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         person(database, "ana@x.example", "Ana"),
     )
     values = fill(Inbox(database), database, secrets.cipher(settings), ada, ana)
-    with (
-        serving(create_app(database, settings)) as address,
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET) as browser,
-    ):
-        tab = browser.new_page()
+    with serving(create_app(database, settings)) as address:
+        tab = the_chromium.new_page()
         with database.write() as session:
             link = users.new_link(session, ada)
         tab.goto(f"{address}/link/{link}")
         tab.get_by_role("button", name="Sign in now").click()
         tab.wait_for_url(f"{address}/")
-        yield World(address, browser, tab.context.storage_state(), values)
+        yield World(address, the_chromium, tab.context.storage_state(), values)
     database.close()
 
 

@@ -3,7 +3,6 @@
 Each mail carries one attack in its subject, sender, words, HTML and file name at once, and its brief repeats it.
 """
 
-from collections.abc import Iterator
 from email.message import EmailMessage
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 from briefbox.db import Database
 from briefbox.store import actions, conversations, users
 from briefbox.tables import Email, User
-from tests.browser.conftest import CHROMIUM, QUIET
 from tests.desk.conftest import Inbox
 from tests.desk.test_original import HOSTILE
 
@@ -77,30 +75,25 @@ def attacks(inbox: Inbox, database: Database, ana: User) -> list[Email]:
 
 
 @pytest.fixture
-def phone(address: str, database: Database, ana: User) -> Iterator[tuple[Any, list[str]]]:
+def phone(address: str, chromium: Any, database: Database, ana: User) -> tuple[Any, list[str]]:
     """A small phone, signed in, and what it asked of other hosts or said as an error."""
-    from playwright.sync_api import sync_playwright
-
     with database.write() as session:
         link = f"{address}/link/{users.new_link(session, ana)}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        context = browser.new_context(viewport={"width": 320, "height": 640}, accept_downloads=True)
-        page = context.new_page()
-        told: list[str] = []
+    context = chromium.new_context(viewport={"width": 320, "height": 640}, accept_downloads=True)
+    page = context.new_page()
+    told: list[str] = []
 
-        def asked(request: Any) -> None:
-            if not request.url.startswith((address, "data:", "about:")):
-                told.append(request.url)
+    def asked(request: Any) -> None:
+        if not request.url.startswith((address, "data:", "about:")):
+            told.append(request.url)
 
-        context.on("request", asked)
-        context.on("weberror", lambda error: told.append(str(error.error)))
-        context.on("dialog", lambda dialog: (told.append(dialog.message), dialog.dismiss()))
-        page.goto(link)
-        page.get_by_role("button", name="Sign in now").click()
-        page.wait_for_url(f"{address}/")
-        yield page, told
-        browser.close()
+    context.on("request", asked)
+    context.on("weberror", lambda error: told.append(str(error.error)))
+    context.on("dialog", lambda dialog: (told.append(dialog.message), dialog.dismiss()))
+    page.goto(link)
+    page.get_by_role("button", name="Sign in now").click()
+    page.wait_for_url(f"{address}/")
+    return page, told
 
 
 def calm(page: Any, told: list[str]) -> None:

@@ -11,7 +11,6 @@ from briefbox.db import Database
 from briefbox.settings import Settings
 from briefbox.store import conversations, users
 from briefbox.tables import Adapter, Category, Dataset, TrainingRun, User
-from tests.browser.conftest import CHROMIUM, QUIET
 from tests.desk.conftest import Inbox
 from training import requests
 
@@ -25,24 +24,19 @@ def no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def page(address: str, database: Database, ada: User) -> Iterator[Any]:
+def page(address: str, chromium: Any, database: Database, ada: User) -> Iterator[Any]:
     """Ada's browser."""
-    from playwright.sync_api import sync_playwright
-
     with database.write() as session:
         link = f"{address}/link/{users.new_link(session, ada)}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        page = browser.new_page()
-        told: list[str] = []
-        page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: told.append(str(error)))
-        page.goto(link)
-        page.get_by_role("button", name="Sign in now").click()
-        page.wait_for_url(f"{address}/")
-        yield page
-        browser.close()
-        assert told == []
+    page = chromium.new_page()
+    told: list[str] = []
+    page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.goto(link)
+    page.get_by_role("button", name="Sign in now").click()
+    page.wait_for_url(f"{address}/")
+    yield page
+    assert told == []
 
 
 def test_train_now_is_asked_for_and_its_progress_comes_by_itself(

@@ -12,7 +12,6 @@ from briefbox.db import Database
 from briefbox.settings import Settings, load_settings
 from briefbox.store import users
 from briefbox.tables import User
-from tests.browser.conftest import CHROMIUM, QUIET
 from tests.flow.conftest import wait_for
 
 pytestmark = pytest.mark.browser
@@ -25,24 +24,19 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def page(address: str, database: Database, ada: User) -> Iterator[Any]:
+def page(address: str, chromium: Any, database: Database, ada: User) -> Iterator[Any]:
     """Ada's browser, which tells of what went wrong."""
-    from playwright.sync_api import sync_playwright
-
     with database.write() as session:
         link = f"{address}/link/{users.new_link(session, ada)}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        page = browser.new_page()
-        told: list[str] = []
-        page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: told.append(str(error)))
-        page.goto(link)
-        page.get_by_role("button", name="Sign in now").click()
-        page.wait_for_url(f"{address}/")
-        yield page
-        browser.close()
-        assert told == []
+    page = chromium.new_page()
+    told: list[str] = []
+    page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.goto(link)
+    page.get_by_role("button", name="Sign in now").click()
+    page.wait_for_url(f"{address}/")
+    yield page
+    assert told == []
 
 
 @pytest.fixture
