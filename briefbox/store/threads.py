@@ -107,7 +107,8 @@ def wait_again(conversation: Waiting, at: datetime) -> None:
         conversation.waiting_since, conversation.answered_at = at, None
     elif conversation.answered_at is None:
         conversation.waiting_since = min(conversation.waiting_since, at)
-    elif at > conversation.answered_at:
+    elif at >= conversation.answered_at:
+        # Servers tell seconds: a mail of the same one had better wait than be overlooked.
         conversation.waiting_since, conversation.answered_at = at, None
     else:  # it was answered already, and is read late
         return

@@ -77,6 +77,13 @@ def test_what_was_put_off_is_reopened_by_a_customer_and_not_by_us(
     assert turns(database, first) == [("answered", "b@x", "snoozed"), ("reopened", "c@x", "snoozed")]
 
 
+def test_a_question_of_the_same_second_waits(receive: Receive, database: Database) -> None:
+    [first] = receive(mail("a@x"))
+    receive(own("b@x", 1))
+    receive(mail("c@x", answers="b@x", hours=1))
+    assert row(database, first).state == "open"
+
+
 def test_a_question_that_is_read_late_reopens_nothing(receive: Receive, database: Database) -> None:
     [first] = receive(mail("a@x"))
     receive(own("b@x", 5))
