@@ -24,7 +24,7 @@ from bench.common import print_table
 from bench.desk import databases
 from briefbox.db import Database
 from briefbox.settings import load_settings
-from briefbox.store import actions, users
+from briefbox.store import actions, login_sessions
 from briefbox.tables import Conversation, User
 from desk.server import serve
 
@@ -55,7 +55,7 @@ def main() -> None:
 def _measure(database: Database, address: str, pid: int, args: argparse.Namespace) -> None:
     with database.write() as session:
         user = session.exec(select(User).where(User.email == "agent1@example.org")).one()
-        token = users.open_session(session, user, hours=9)
+        token = login_sessions.open_session(session, user, hours=9)
         session.expunge(user)
     number = args.per_second * args.seconds
     changes, agents, idle, used = asyncio.run(

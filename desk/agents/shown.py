@@ -59,13 +59,14 @@ class ShownQueue:
         return presence.all_now(session)
 
 
-def counted(session: Session, wanted: Filter, sight: Sight) -> dict[str, Any]:
-    """The numbers of the tabs and of the list itself, in words."""
+def counted(session: Session, wanted: Filter, sight: Sight, *, number: int | None = None) -> dict[str, Any]:
+    """The numbers of the tabs and of the list itself, in words. `number` is the list's own where it is known."""
     tabs = queue.counts(session, sight)
     said = {state: say_number(number, conversations.MAX_COUNTED) for state, number in tabs.items()}
     if wanted == replace(Filter(), state=wanted.state) and wanted.state:
         return {"tabs": said, "here": said[wanted.state]}
-    number = queue.count(session, wanted, sight=sight, cap=MAX_COUNTED)
+    if number is None:
+        number = queue.count(session, wanted, sight=sight, cap=MAX_COUNTED)
     return {"tabs": said, "here": say_number(number, MAX_COUNTED)}
 
 
