@@ -90,7 +90,8 @@ def work(page: Page, address: str) -> str:
     if not note.is_visible():
         page.locator("[data-key=n]").first.click()
     note.fill("Called them: the parcel is with the neighbour, they will look.")
-    note.locator("xpath=ancestor::form").get_by_role("button").first.click()
+    note.press("Control+Enter")
+    page.locator(".agent-note").first.wait_for()
     page.wait_for_timeout(800)
     return first
 
