@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from briefbox.db import Database
-from briefbox.errors import BriefboxError, DatabaseBusyError
+from briefbox.errors import BriefboxError, DatabaseBusyError, LeaseLostError
 from briefbox.settings import Settings
 from briefbox.store import training as store
 from briefbox.store import training_requests as requests
@@ -50,6 +50,8 @@ def _serve_one(
         do(database, settings, request)
     except DatabaseBusyError:
         raise
+    except LeaseLostError as error:
+        log.warning("%s", error)
     except Exception as error:
         reason = str(error)
         if not isinstance(error, BriefboxError):
@@ -61,10 +63,13 @@ def _serve_one(
 
 
 def _roll_back(database: Database, settings: Settings, request: RollBackRequest) -> None:
-    done = roll_back(database, settings, actor=request.actor)
-    with database.write() as session:
-        promotion = requests.last_roll_back(session)
-        requests.finish(session, request, promotion_id=promotion.id if promotion else None)
+    # Its end is written with the switch: done twice, it would go back further than anybody asked for.
+    done = roll_back(
+        database,
+        settings,
+        actor=request.actor,
+        then=lambda session, entry: requests.finish(session, request, promotion_id=entry.id),
+    )
     log.info("rolled back for %s: %s", request.actor, done)
 
 

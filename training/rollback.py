@@ -1,13 +1,16 @@
 """Roll-back: prove first, then switch. The command line and the training worker do it alike."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from sqlmodel import Session
 
 from briefbox.db import Database
 from briefbox.errors import AdapterError
 from briefbox.settings import Settings
 from briefbox.store import adapters as store
-from briefbox.tables import Adapter
+from briefbox.tables import Adapter, Promotion
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,12 @@ def roll_back(
     to: str | None = None,
     proof: bool = True,
     anyway: bool = False,
+    then: Callable[[Session, Promotion], None] = lambda _session, _entry: None,
 ) -> RolledBack:
     """Put back in use what was before the champion, or `to` ("" is the bare base).
 
-    Without `proof` nothing is asked; with `anyway` other answers than the recorded ones do not stop it. Raises
-    ConflictError, AdapterError, ModelError.
+    Without `proof` nothing is asked; with `anyway` other answers than the recorded ones do not stop it. `then` is
+    called in the transaction of the switch: what it raises undoes it. Raises ConflictError, AdapterError, ModelError.
     """
     with database.read() as session:
         name = store.destination(session, to)
@@ -43,7 +47,8 @@ def roll_back(
         adapter = store.get(session, name) if name else None
     facts, says = _proof(settings, adapter, wanted=proof, anyway=anyway)
     with database.write() as session:
-        store.rollback(session, actor=actor, to=name, leaving=current.name if current else None, proof=facts)
+        leaving = current.name if current else None
+        then(session, store.rollback(session, actor=actor, to=name, leaving=leaving, proof=facts))
     return RolledBack(name, current.name if current else "", facts, says)
 
 

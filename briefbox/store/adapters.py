@@ -250,8 +250,8 @@ def rollback(
     to: str | None = None,
     leaving: str | None = None,
     proof: dict[str, Any] | None = None,
-) -> str:
-    """Put back in use what `destination` says, and return its name ("" is the bare base). The champion is retired.
+) -> Promotion:
+    """Put back in use what `destination` says, and return its entry in the history. The champion is retired.
 
     `leaving` is the champion that the caller saw. Raises ConflictError when it is another one by now, and as
     `destination` does.
@@ -264,8 +264,7 @@ def rollback(
         )
     adapter = get(session, name) if name else None
     _switch(session, current, adapter)
-    _note(session, "rollback", current, adapter, actor, proof or {})
-    return name
+    return _note(session, "rollback", current, adapter, actor, proof or {})
 
 
 def _switch(session: Session, before: Adapter | None, after: Adapter | None) -> None:
@@ -292,7 +291,7 @@ def _note(
     after: Adapter | None,
     actor: str,
     proof: dict[str, Any],
-) -> None:
+) -> Promotion:
     """Into the history, which roll-back reads, and into the audit log."""
     came, went = after.name if after else "", before.name if before else ""
     row = Promotion(adapter=came, before=went, kind=kind, actor=actor, proof=proof, created_at=now(session))
@@ -308,6 +307,7 @@ def _note(
         **proof,
     )
     events.adapter_event(session, "promoted" if kind == "promote" else "rolled_back", before, after, actor)
+    return row
 
 
 # --- remove

@@ -3,7 +3,7 @@
     waiting --the worker takes it--> running --> done or failed
 
 The desk has neither the engine nor the harvest. A worker that dies leaves a lease behind, and the next one takes the
-request over when it has lapsed.
+request over when it has lapsed. The end is written in the transaction of the effect, and only under one's own lease.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from typing import Any, Literal, TypeVar
 from sqlmodel import Session, and_, col, or_, select
 
 from briefbox.db import now
-from briefbox.errors import ConflictError
+from briefbox.errors import ConflictError, LeaseLostError
 from briefbox.store import adapters, audit_log
-from briefbox.tables import Promotion, RollBackRequest, TrainingRequest, TrainingRun
+from briefbox.tables import RollBackRequest, TrainingRequest, TrainingRun
 
 Kind = Literal["train", "look"]
 Request = TypeVar("Request", TrainingRequest, RollBackRequest)
 
 OPEN = ("waiting", "running")
 # Loading a model and asking it the probe set may take minutes on a processor.
-LEASE = timedelta(minutes=30)
+LEASE = timedelta(minutes=10)
 
 
 def ask(session: Session, kind: Kind, *, actor: str) -> TrainingRequest:
@@ -88,19 +88,13 @@ def claim(session: Session, table: type[Request]) -> Request | None:
 
 
 def finish(session: Session, request: TrainingRequest | RollBackRequest, **values: Any) -> None:
-    """It is done; `values` are columns that say what came of it."""
+    """It is done; `values` are columns that say what came of it. Raises LeaseLostError."""
     _end(session, request, "done", values)
 
 
 def fail(session: Session, request: TrainingRequest | RollBackRequest, reason: str) -> None:
-    """It could not be done, and why."""
+    """It could not be done, and why. Raises LeaseLostError."""
     _end(session, request, "failed", {"error": reason})
-
-
-def last_roll_back(session: Session) -> Promotion | None:
-    """The newest one on record."""
-    query = select(Promotion).where(Promotion.kind == "rollback")
-    return session.exec(query.order_by(col(Promotion.id).desc()).limit(1)).first()
 
 
 def _free(session: Session, table: type[Request]) -> Any:
@@ -111,7 +105,13 @@ def _free(session: Session, table: type[Request]) -> Any:
 def _end(
     session: Session, request: TrainingRequest | RollBackRequest, state: str, values: dict[str, Any]
 ) -> None:
-    row = session.merge(request)
+    table = type(request)
+    mine = table.id == request.id, table.state == "running", table.lease_until == request.lease_until
+    row = session.exec(select(table).where(*mine).with_for_update()).first()
+    if row is None:
+        raise LeaseLostError(
+            f"Another training worker has taken over what {request.actor} asked for; this one wrote nothing."
+        )
     for name, value in (values | {"state": state, "lease_until": None, "finished_at": now(session)}).items():
         setattr(row, name, value)
     session.add(row)

@@ -59,7 +59,7 @@ def promote(database: Database, *names: str, **options: str) -> None:
 
 def rollback(database: Database, to: str | None = None) -> str:
     with database.write() as session:
-        return adapters.rollback(session, actor="ben@x.example", to=to)
+        return adapters.rollback(session, actor="ben@x.example", to=to).adapter
 
 
 def states(database: Database) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What people ask for on the desk is done by the training worker: a look, a run, a roll-back with its proof."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlmodel import select
@@ -11,7 +11,7 @@ from briefbox.store import training_requests
 from briefbox.tables import Adapter, Dataset, Promotion, RollBackRequest, TrainingRequest, TrainingRun
 from tests.conftest import make_email
 from tests.training.conftest import Support
-from training import requests
+from training import requests, rollback
 from training.lease import MAX_POINTS, with_point
 
 
@@ -23,6 +23,20 @@ def ask(database: Database, kind: training_requests.Kind) -> int:
 def request(database: Database, number: int) -> TrainingRequest:
     with database.read() as session:
         return session.get_one(TrainingRequest, number)
+
+
+def champion(database: Database, name: str) -> None:
+    with database.write() as session:
+        session.add(
+            Adapter(
+                name=name,
+                path=name,
+                base_model="m",
+                weights_sha256="0",
+                state="champion",
+                created_at=datetime.now(UTC),
+            )
+        )
 
 
 def test_a_look_writes_nothing(database: Database, settings: Settings, support: Support) -> None:
@@ -79,17 +93,7 @@ def test_an_unexpected_error_ends_the_request_and_not_the_worker(
 
 
 def test_roll_back_to_the_bare_base_stores_its_proof(database: Database, settings: Settings) -> None:
-    with database.write() as session:
-        session.add(
-            Adapter(
-                name="a",
-                path="a",
-                base_model="m",
-                weights_sha256="0",
-                state="champion",
-                created_at=datetime.now(UTC),
-            )
-        )
+    champion(database, "a")
     with database.write() as session:
         number = training_requests.ask_roll_back(session, actor="ada@x.example").id
     assert requests.serve(database, settings) == 1
@@ -99,6 +103,28 @@ def test_roll_back_to_the_bare_base_stores_its_proof(database: Database, setting
         promotion = session.get_one(Promotion, row.promotion_id)
         assert (promotion.kind, promotion.adapter, promotion.actor) == ("rollback", "", "ada@x.example")
         assert promotion.proof["of"] == 24
+
+
+def test_a_worker_that_lost_its_lease_rolls_nothing_back(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion(database, "a")
+    with database.write() as session:
+        number = training_requests.ask_roll_back(session, actor="ada@x.example").id
+
+    def taken_over(*_: object, **__: object) -> tuple[dict[str, object], str]:
+        with database.write() as session:
+            row = session.get_one(RollBackRequest, number)
+            row.lease_until = datetime.now(UTC) + timedelta(minutes=20)
+            session.add(row)
+        return {}, "proven"
+
+    monkeypatch.setattr(rollback, "_proof", taken_over)
+    requests.serve(database, settings)
+    with database.read() as session:
+        assert session.get_one(RollBackRequest, number).state == "running", "it is another worker's now"
+        assert session.exec(select(Adapter.state)).one() == "champion"
+        assert session.exec(select(Promotion)).all() == []
 
 
 def test_roll_back_that_cannot_be_proven_says_why_and_changes_nothing(
