@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import redis
+from sqlmodel import select
 
 from briefbox.cli.checks import run_audit
 from briefbox.embedded.imap import EmbeddedIMAP
+from briefbox.tables import SearchPending
 from tests.conftest import make_email
 from tests.flow.conftest import Stack, wait_for
 
@@ -66,6 +68,38 @@ def test_kill_9_of_the_worker_loses_and_doubles_nothing(
         kills += 1
     assert kills >= 2, "the worker was not killed in mid-flight"
     all_accounted_for(stack)
+
+
+def test_kill_9_of_the_desk_leaves_nothing_undone(make_stack: MakeStack, imap: EmbeddedIMAP) -> None:
+    rng = random.Random(3)
+    number = 40
+    stack = make_stack(imap.port, FETCH_BATCH="2", FAKE_ENGINE_SECONDS="0.05", DESK_PORT="0")
+    stack.append(*(make_email(n) for n in range(number)))
+    stack.start_all()
+    stack.start("desk")
+    kills = 0
+    while stack.num_briefs() < number and kills < 3:
+        wanted = min(number, stack.num_briefs() + rng.randint(1, 12))
+        wait_for(lambda wanted=wanted: stack.num_briefs() >= wanted, f"{wanted} briefs")
+        stack.kill("desk")
+        stack.start("desk")
+        kills += 1
+    assert kills >= 2, "the desk was not killed while mail came in"
+    all_accounted_for(stack, number)
+    # What the desk does on the side is done, once: every mail can be found, by itself and by its brief.
+    wait_for(lambda: entries(stack) == ([], number, number), "the search entries")
+    assert run_audit(stack.database, stack.settings)["clean"]
+
+
+def entries(stack: Stack) -> tuple[list[int], int, int]:
+    """What waits for its search entry, and how many entries there are of mails and of briefs."""
+    with stack.database.read() as session:
+        connection = session.connection()
+        mails, briefs = (
+            connection.exec_driver_sql(f"SELECT count(DISTINCT rowid) FROM {table}").scalar_one()  # noqa: S608 - our own names
+            for table in ("email_search", "brief_search")
+        )
+        return list(session.exec(select(SearchPending.email_id))), mails, briefs
 
 
 def test_redis_gone_costs_only_delay(make_stack: MakeStack, imap: EmbeddedIMAP) -> None:
