@@ -1,16 +1,20 @@
 import sqlite3
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from alembic import command
 from sqlalchemy import text
-from sqlmodel import select
+from sqlmodel import col, select
 
 from briefbox import db
 from briefbox.db import Database, check_revision, migrate, open_database, revision_of
 from briefbox.errors import DatabaseBusyError, DatabaseError
 from briefbox.settings import Settings
-from briefbox.tables import Category, User
+from briefbox.store import login_sessions, queue, search
+from briefbox.store.filters import Filter
+from briefbox.tables import Category, Conversation, Email, SearchPending, User
+from tests.conftest import make_email
 
 
 def test_the_tables_are_what_the_migrations_make(database: Database) -> None:
@@ -24,6 +28,41 @@ def test_migrations_go_down_and_up_again(database: Database) -> None:
     check_revision(database)
     with database.read() as session:
         assert len(session.exec(select(Category)).all()) == 10
+
+
+def test_what_an_older_version_wrote_is_found_in_the_desk_of_this_one(
+    database: Database, deliver: Callable[..., list[int]], ana: User
+) -> None:
+    deliver(make_email(1), make_email(2), make_email(3))
+    with database.write() as session:
+        answered, put_off, doubtful = session.exec(select(Conversation).order_by(col(Conversation.id)))
+        answered.state, answered.answered_at = "answered", answered.waiting_since
+        put_off.state, put_off.snoozed_until = "snoozed", datetime.now(UTC) + timedelta(days=1)
+        doubtful.needs_human = ["priority"]
+        email = session.exec(select(Email).where(Email.conversation_id == answered.id)).one()
+        email.parsed = {**email.parsed, "attachments": [{"name": "a", "type": "text/plain", "size": 1}]}
+        session.add_all((answered, put_off, doubtful, email))
+        token = login_sessions.open_session(session, ana, hours=1)
+    migrate(database, "0005")
+    with database.read() as session:
+        states = session.connection().execute(text("SELECT state FROM conversations ORDER BY id")).scalars()
+        assert list(states) == ["open", "open", "open"], "an older version knows no other"
+    migrate(database)
+    check_revision(database)
+    with database.read() as session:
+        rows = list(session.exec(select(Conversation).order_by(col(Conversation.id))))
+        # One that was put off was put off by a version that could: an older one has shown it again since.
+        assert [row.state for row in rows] == ["answered", "open", "open"]
+        assert [row.in_doubt for row in rows] == [False, False, True]
+        mails = session.exec(select(Email.num_attachments).order_by(col(Email.id))).all()
+        assert list(mails) == [1, 0, 0]
+        assert len(session.exec(select(SearchPending)).all()) == 3, "every mail is still to be found"
+        assert login_sessions.session_user(session, token) is not None, "nobody is signed out by it"
+    while search.index_pending(database):
+        pass
+    with database.read() as session:
+        [found] = queue.page(session, Filter(state="", text='"Question number 2"')).conversations
+    assert found.id == put_off.id
 
 
 def test_an_empty_database_is_refused_with_the_command_that_fixes_it(settings: Settings) -> None:
