@@ -1,9 +1,9 @@
 """Who may do what: the role that a route asks for, and the mailboxes that a person sees.
 
 Every route depends on exactly one of `anyone`, `signed_in`, `reviewer`, `admin` (or, in the REST API, on a token's
-scope), and on `verified` too where somebody has to prove anew who they are; tests/desk/test_access.py fails for one that does not. An id in a route's path (`conversation_id`,
-`email_id`, `mailbox_id`) is checked here, before the route runs: what somebody does not see is not there.
-What comes in a form or a list is checked with `Seen`.
+scope), and on `verified` too where somebody has to prove anew who they are; tests/desk/test_access.py fails for one
+that does not. An id in a route's path (`conversation_id`, `email_id`, `mailbox_id`) is checked here, before the route
+runs: what somebody does not see is not there. What comes in a form or a list is checked with `Seen`.
 """
 
 from contextlib import suppress

@@ -36,12 +36,12 @@ from briefbox.store.filters import Filter
 from briefbox.store.sight import ALL, Sight
 from briefbox.tables import Conversation
 
-__all__ = ["Filter", "Page", "count", "counts", "matches", "order_key", "page"]
-
 # Entries of an index that one page or one count looks at.
 MAX_LOOKED = 60_000
 # The same where there is no such index, so that each is a row.
 MAX_LOOKED_ROWS = 10_000
+# Of what a search finds, the next and the previous one are told for so many of the newest.
+MAX_BESIDE = 200
 # As many conversations are few for a search.
 MAX_FEW = 5_000
 
@@ -133,9 +133,7 @@ def beside(
 ) -> tuple[int | None, int | None]:
     """The conversations before and after this one in a list, whether or not it is in it any more itself."""
     if wanted.text:
-        ids: list[int | None] = [
-            row.id for row in page(session, wanted, sight=sight, limit=200).conversations
-        ]
+        ids, _ = page_of_ids(session, wanted, sight=sight, limit=MAX_BESIDE)
         if conversation.id not in ids:
             return None, None
         at = ids.index(conversation.id)

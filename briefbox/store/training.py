@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
@@ -119,6 +120,21 @@ def get_dataset(session: Session, name: str | None) -> Dataset:
         found = "There is no dataset yet" if name is None else f"There is no dataset named {name}"
         raise NotFoundError(f"{found}. Make one from what agents corrected with: briefbox dataset harvest")
     return dataset
+
+
+def take_dataset(session: Session, name: str, folder: Path, *, actor: str) -> Path:
+    """The JSONL file of a version, under the data folder `folder`, for somebody to take away: audited as an export.
+
+    Raises NotFoundError when there is no such version, or its file is on another machine.
+    """
+    dataset = get_dataset(session, name)
+    file = folder / dataset.path
+    if not file.is_file():
+        raise NotFoundError(
+            f"The file of {dataset.name} is not in the desk's data folder. It is on the machine that trains: briefbox dataset export {dataset.name} --to FILE.jsonl"
+        )
+    audit_log.record(session, actor, "dataset exported", dataset.name, examples=dataset.num_examples)
+    return file
 
 
 def datasets(session: Session) -> list[Dataset]:

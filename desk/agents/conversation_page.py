@@ -18,7 +18,7 @@ from desk.agents import brief_view, regroup, said
 from desk.agents.came_from import CameFrom, beside
 from desk.agents.fields import REASONS, Clash, field_views
 from desk.agents.here import others
-from desk.agents.queue import rows
+from desk.agents.rows import rows
 from desk.agents.story import MailView, mail_view, story
 from desk.context import Desk, page
 from desk.live import stamp

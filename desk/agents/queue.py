@@ -18,8 +18,7 @@ from briefbox.tables import User
 from desk.access import Seen, SignedIn, session_token
 from desk.agents import said
 from desk.agents.lists import above
-from desk.agents.rows import Row, change
-from desk.agents.rows import rows as rows  # the conversation page shows the same marks
+from desk.agents.rows import Row, change, rows
 from desk.agents.shown import counted
 from desk.context import Desk, Fields, TheDesk, answer, page, wants_json
 from desk.live import Audience, moment_of, stamp

@@ -8,7 +8,6 @@ from pydantic import Field
 from sqlmodel import Session
 from starlette.exceptions import HTTPException
 
-from briefbox.errors import NotFoundError
 from briefbox.store import adapters, exports
 from briefbox.store import training as store
 from briefbox.tables import Adapter, Dataset, TrainingRun
@@ -231,14 +230,11 @@ def get_dataset(request: Request, desk: TheDesk, caller: Reading, name: Name) ->
     tags=["datasets"],
 )
 def download(desk: TheDesk, caller: ReadingAsReviewer, name: Name) -> Response:
-    """It holds mail of all mailboxes: for reviewers and admins who see all of them."""
+    """It holds mail of all mailboxes: for reviewers and admins who see all of them. Audited as an export."""
     _refuse_narrow(caller)
-    with desk.database.read() as session:
-        row = store.get_dataset(session, name)
-    path = desk.settings.data_dir / row.path
-    if not path.is_file():
-        raise NotFoundError(f"The file of the dataset {name} is not in the data folder of this machine.")
-    return FileResponse(path, media_type="application/jsonl", filename=f"{row.name}.jsonl")
+    with desk.database.write() as session:
+        file = store.take_dataset(session, name, desk.settings.data_dir, actor=caller.user.email)
+    return FileResponse(file, media_type="application/jsonl", filename=f"{name}.jsonl")
 
 
 def _refuse_narrow(caller: Caller) -> None:

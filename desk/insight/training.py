@@ -14,7 +14,7 @@ from sqlmodel import Session, col
 from briefbox.errors import InvalidValueError, NotFoundError
 from briefbox.queue import hints_for
 from briefbox.schemas import BRIEF_FIELDS
-from briefbox.store import adapters, audit_log, judgements, retraining, shadows
+from briefbox.store import adapters, judgements, retraining, shadows
 from briefbox.store import training as store
 from briefbox.store import training_requests as requests
 from briefbox.tables import Brief, RollBackRequest, TrainingRequest
@@ -107,14 +107,8 @@ def download(desk: TheDesk, name: Name, user: Reviewer, seen: Seen) -> Response:
     if seen.mailboxes is not None:
         raise NotFoundError("Datasets are made of the mail of all mailboxes, and you see some of them only.")
     with desk.database.write() as session:
-        dataset = store.get_dataset(session, name)
-        file = desk.settings.data_dir / dataset.path
-        if not file.is_file():
-            raise NotFoundError(
-                f"The file of {dataset.name} is not in the desk's data folder. It is on the machine that trains: briefbox dataset export {dataset.name} --to FILE.jsonl"
-            )
-        audit_log.record(session, user.email, "dataset exported", dataset.name, examples=dataset.num_examples)
-    return FileResponse(file, media_type="application/jsonl", filename=f"{dataset.name}.jsonl")
+        file = store.take_dataset(session, name, desk.settings.data_dir, actor=user.email)
+    return FileResponse(file, media_type="application/jsonl", filename=f"{name}.jsonl")
 
 
 @router.post("/adapters/{name}/promote")

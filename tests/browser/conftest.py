@@ -89,21 +89,30 @@ def _is_error(message: Any) -> bool:
     return message.type == "error" and "409 (Conflict)" not in message.text
 
 
-@pytest.fixture
-def page(address: str, chromium: Any, database: Database, ana: User) -> Iterator[Any]:
-    """Ana's browser on the queue."""
+@contextmanager
+def signed_in(chromium: Any, address: str, database: Database, user: User) -> Iterator[Any]:
+    """Somebody's browser on the queue. An error on its console, or a request to another host, fails the test."""
     with database.write() as session:
-        link = f"{address}/link/{users.new_link(session, ana)}"
+        link = f"{address}/link/{users.new_link(session, user)}"
     page = chromium.new_page()
     told: list[str] = []
     page.on("console", lambda message: told.append(message.text) if _is_error(message) else None)
     page.on("pageerror", lambda error: told.append(str(error)))
     page.on(
         "request",
-        lambda request: told.append(request.url) if not request.url.startswith((address, "data:")) else None,
+        lambda request: (
+            None if request.url.startswith((address, "data:", "blob:")) else told.append(request.url)
+        ),
     )
     page.goto(link)
     page.get_by_role("button", name="Sign in now").click()
     page.wait_for_url(f"{address}/")
     yield page
     assert told == []
+
+
+@pytest.fixture
+def page(address: str, chromium: Any, database: Database, ana: User) -> Iterator[Any]:
+    """Ana's browser."""
+    with signed_in(chromium, address, database, ana) as page:
+        yield page

@@ -9,8 +9,9 @@ from sqlmodel import select
 
 from briefbox.db import Database
 from briefbox.settings import Settings
-from briefbox.store import conversations, users
+from briefbox.store import conversations
 from briefbox.tables import Adapter, Category, Dataset, TrainingRun, User
+from tests.browser.conftest import signed_in
 from tests.desk.conftest import Inbox
 from training import requests
 
@@ -26,17 +27,8 @@ def no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def page(address: str, chromium: Any, database: Database, ada: User) -> Iterator[Any]:
     """Ada's browser."""
-    with database.write() as session:
-        link = f"{address}/link/{users.new_link(session, ada)}"
-    page = chromium.new_page()
-    told: list[str] = []
-    page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.goto(link)
-    page.get_by_role("button", name="Sign in now").click()
-    page.wait_for_url(f"{address}/")
-    yield page
-    assert told == []
+    with signed_in(chromium, address, database, ada) as page:
+        yield page
 
 
 def test_train_now_is_asked_for_and_its_progress_comes_by_itself(

@@ -10,8 +10,8 @@ import pytest
 
 from briefbox.db import Database
 from briefbox.settings import Settings, load_settings
-from briefbox.store import users
 from briefbox.tables import User
+from tests.browser.conftest import signed_in
 from tests.flow.conftest import wait_for
 
 pytestmark = pytest.mark.browser
@@ -25,18 +25,9 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def page(address: str, chromium: Any, database: Database, ada: User) -> Iterator[Any]:
-    """Ada's browser, which tells of what went wrong."""
-    with database.write() as session:
-        link = f"{address}/link/{users.new_link(session, ada)}"
-    page = chromium.new_page()
-    told: list[str] = []
-    page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.goto(link)
-    page.get_by_role("button", name="Sign in now").click()
-    page.wait_for_url(f"{address}/")
-    yield page
-    assert told == []
+    """Ada's browser."""
+    with signed_in(chromium, address, database, ada) as page:
+        yield page
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from briefbox.db import Database
 from briefbox.schemas import Attachment, Grounding, Sentence
 from briefbox.settings import Settings
 from briefbox.store import alerts
-from briefbox.tables import Adapter, Dataset, Mailbox, MailboxAccess, RawEmail, TrainingRun, User
+from briefbox.tables import Adapter, AuditEntry, Dataset, Mailbox, MailboxAccess, RawEmail, TrainingRun, User
 from tests.desk.api.conftest import Program
 from tests.desk.conftest import Inbox, person
 
@@ -228,6 +228,8 @@ def test_a_dataset_is_downloaded_by_who_sees_all_mailboxes(
     rita = person(database, "rita@larkspur.example", "Rita", "reviewer")
     ritas = program(rita, "read")
     assert ritas.get(f"{path}/file").status_code == 200
+    exported = [e.actor for e in inbox.all(AuditEntry) if e.action == "dataset exported"]
+    assert exported == ["ada@larkspur.example", "rita@larkspur.example"]
     with database.write() as session:
         session.exec(update(User).where(col(User.id) == rita.id).values(all_mailboxes=False))
         session.add(MailboxAccess(user_id=rita.id, mailbox_id=inbox.mailbox.id))
